@@ -1,0 +1,35 @@
+# setup: venv from the pinned constraints · quickstart: the whole loop · test · bench · lint
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+
+.PHONY: setup quickstart test bench lint format clean
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,vasp]'
+	touch $(STAMP)
+
+quickstart: setup
+	$(BIN)/aldriver run recipes/quickstart.yaml --dir campaigns/quickstart
+
+test: setup
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python -m aldriver.testing.bench --json bench-results/bench.json
+
+lint: setup
+	$(BIN)/ruff check aldriver tests
+	$(BIN)/ruff format --check aldriver tests
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix aldriver tests
+	$(BIN)/ruff format aldriver tests
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

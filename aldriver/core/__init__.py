@@ -1,0 +1,1 @@
+"""What every stage shares: frames, units, records, the store and the recipe. Knows no engine."""

@@ -1,0 +1,401 @@
+"""The recipe: what a user writes to describe a campaign, checked before anything runs.
+
+This module owns the schema, its defaults and its error messages. Building cells from it is ``core/systems.py``;
+running it is ``workflow/``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ase.data import atomic_numbers
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from aldriver.core.errors import InputError
+from aldriver.core.yamlfile import Location, line_of, load_yaml
+
+
+def _element(symbol: str) -> str:
+    if symbol not in atomic_numbers or symbol == "X":
+        raise ValueError(f"'{symbol}' is not a chemical element")
+    return symbol
+
+
+Element = Annotated[str, AfterValidator(_element)]
+Positive = Annotated[float, Field(gt=0)]
+Lattice = Literal["bcc", "fcc", "diamond", "hcp", "sc"]
+
+
+class Section(BaseModel):
+    """A block of the recipe: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bulk(Section):
+    """A perfect crystal."""
+
+    element: Element
+    lattice: Lattice
+    a: Positive = Field(description="lattice constant, Å")
+    c: Positive | None = Field(default=None, description="hcp only, Å")
+    cubic: bool = Field(default=True, description="conventional (True) or primitive cell")
+
+
+class System(Section):
+    """A cell in which walkers start: a structure file, or bulk + supercell + vacancies/solutes."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
+    file: Path | None = Field(default=None, description="structure file (anything ASE reads); relative to the recipe")
+    bulk: Bulk | None = None
+    supercell: tuple[int, int, int] = (1, 1, 1)
+    vacancies: int = Field(default=0, ge=0)
+    solutes: dict[Element, int] = Field(default_factory=dict, description="element: number of substituted sites")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> System:
+        if (self.file is None) == (self.bulk is None):
+            raise ValueError("give either `file` or `bulk`, not both and not neither")
+        if min(self.supercell) < 1:
+            raise ValueError("supercell repeats must be at least 1")
+        if any(n < 1 for n in self.solutes.values()):
+            raise ValueError("each solute needs a count of at least 1")
+        return self
+
+
+class Health(Section):
+    """Limits outside which a walker has left physics (it ends there; the frames before are kept)."""
+
+    max_temperature_K: Positive = 10000.0
+    min_distance: Positive = Field(
+        default=0.6, description="shortest distance, as a fraction of the covalent-radii sum"
+    )
+    max_energy_jump_eV_atom: Positive = Field(default=1.0, description="jump of the potential energy between samples")
+    max_force_eV_A: Positive = 100.0
+
+
+class Explore(Section):
+    """MD with the current potential: one walker per system × temperature × strain."""
+
+    engine: Literal["lammps", "ase"] = "lammps"
+    ensemble: Literal["nve", "nvt", "npt"] = "nvt"
+    temperatures_K: list[Positive] = Field(default=[300.0], min_length=1)
+    pressure_GPa: float = 0.0
+    strains: list[Annotated[float, Field(gt=-0.3, lt=0.5)]] = Field(
+        default=[0.0], min_length=1, description="isotropic strains of the starting cell"
+    )
+    rattle_A: Annotated[float, Field(ge=0, le=0.5)] = Field(default=0.0, description="random displacement of the start")
+    steps: int = Field(default=1000, ge=1)
+    timestep_fs: Annotated[float, Field(gt=0, le=10)] = 1.0
+    sample_every: int = Field(default=10, ge=1, description="steps between scored frames")
+    continue_walkers: bool = Field(default=True, description="start from the last frame of the previous generation")
+    health: Health = Health()
+
+    @model_validator(mode="after")
+    def _samples(self) -> Explore:
+        if self.sample_every > self.steps:
+            raise ValueError(
+                f"sample_every ({self.sample_every}) is larger than steps ({self.steps}): no frame is seen"
+            )
+        return self
+
+
+class Soap(Section):
+    """SOAP descriptor (dscribe); defaults of Wong & Yang 2026."""
+
+    r_cut: Positive = 5.0
+    n_max: int = Field(default=8, ge=1)
+    l_max: int = Field(default=6, ge=0)
+    sigma: Positive = 0.375
+
+
+Signal = Literal["soap_q", "soap_t2", "feature_distance"]
+
+
+class Detect(Section):
+    """Which frames count as extrapolation."""
+
+    signals: list[Signal] = Field(default=["soap_q", "soap_t2", "feature_distance"], min_length=1)
+    soap: Soap = Soap()
+    components: int = Field(default=5, ge=1, description="PCA components per element")
+    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.95, description="threshold = this quantile of the scores of held-out frames"
+    )
+
+
+class Espresso(Section):
+    """Quantum ESPRESSO settings of a label."""
+
+    command: str = "pw.x"
+    pseudo_dir: Path = Path("/usr/share/espresso/pseudo")
+    pseudopotentials: dict[Element, str]
+    ecutwfc_Ry: Positive
+    ecutrho_Ry: Positive | None = None
+    kpoints: tuple[int, int, int] = Field(default=(1, 1, 1), description="Monkhorst–Pack grid, frozen for the campaign")
+    smearing: Literal["none", "gaussian", "marzari-vanderbilt", "methfessel-paxton", "fermi-dirac"] = "gaussian"
+    degauss_Ry: Positive = 0.01
+    conv_thr_Ry: Positive = 1e-8
+    spin: bool = False
+    starting_magnetization: dict[Element, Annotated[float, Field(ge=-1, le=1)]] = Field(default_factory=dict)
+    max_scf_steps: int = Field(default=100, ge=1)
+
+
+class Vasp(Section):
+    """VASP settings of a label (pymatgen's MP static set with aldriver's overrides)."""
+
+    command: str = "vasp_std"
+    potcars: dict[Element, str] = Field(default_factory=dict)
+    incar: dict[str, Any] = Field(default_factory=dict)
+    kpoints: tuple[int, int, int] = (1, 1, 1)
+
+
+class Label(Section):
+    """Who labels frames, and how many."""
+
+    engine: Literal["calculator", "espresso", "vasp"]
+    reference: str | None = Field(default=None, description="calculator only: a potential such as eam:Fe_mm.eam.fs")
+    espresso: Espresso | None = None
+    vasp: Vasp | None = None
+    budget: int = Field(default=20, ge=1, description="labels per generation")
+    audit: int = Field(default=2, ge=0, description="labels of the budget taken at random below the threshold")
+    fill: bool = Field(default=False, description="spend what is left of the budget on the most novel frames below it")
+    timeout_s: Positive = 3600.0
+    retries: int = Field(default=2, ge=0, le=10, description="retries after a crash (same input)")
+
+    @model_validator(mode="after")
+    def _settings(self) -> Label:
+        needed = {"calculator": "reference", "espresso": "espresso", "vasp": "vasp"}[self.engine]
+        if getattr(self, needed) is None:
+            raise ValueError(f"engine '{self.engine}' needs the block or key `{needed}`")
+        if self.audit > self.budget:
+            raise ValueError(f"audit ({self.audit}) is larger than the budget ({self.budget})")
+        return self
+
+
+class LossWeights(Section):
+    """Weights of the Huber terms."""
+
+    energy: Annotated[float, Field(ge=0)] = 1.0
+    forces: Annotated[float, Field(ge=0)] = 1.0
+    stress: Annotated[float, Field(ge=0)] = 0.1
+
+
+class Train(Section):
+    """How the potential is refined."""
+
+    strategy: Literal["naive", "conv-only"] = "naive"
+    start: Literal["foundation", "previous"] = "foundation"
+    epochs: int = Field(default=30, ge=1)
+    learning_rate: Positive = 1e-3
+    batch_size: int = Field(default=4, ge=1)
+    weights: LossWeights = LossWeights()
+    huber_delta: Positive = 0.1
+    clip_norm: Positive = 10.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    valid_fraction: Annotated[float, Field(gt=0, lt=0.9)] = 0.15
+    e0_shift: Literal["auto", "never", "always"] = Field(
+        default="auto", description="least-squares shift of reference energies onto the potential's"
+    )
+    memory_limit_GB: Positive = Field(default=4.0, description="the batch is cut until training fits")
+
+
+class Case(Section):
+    """A crystal to benchmark."""
+
+    name: str
+    element: Element
+    lattice: Literal["bcc", "fcc", "diamond"]
+    a: Positive = Field(description="where the relaxation starts, Å")
+    supercell: tuple[int, int, int] = Field(default=(3, 3, 3), description="of the conventional cell, for the vacancy")
+
+
+Property = Literal["lattice", "eos", "elastic", "vacancy"]
+
+
+class Benchmark(Section):
+    """The suite each generation must pass."""
+
+    properties: list[Property] = Field(default=["lattice", "eos", "elastic", "vacancy"], min_length=1)
+    cases: list[Case] = Field(min_length=1)
+    reference: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="case: {property: value}; empty = computed with the label's reference potential",
+    )
+
+
+class TestSet(Section):
+    """Independent labelled frames no generation trains on."""
+
+    file: Path | None = Field(default=None, description="labelled extended XYZ, relative to the recipe")
+    temperatures_K: list[Positive] = Field(
+        default_factory=list, description="MD with the reference potential itself (engine: calculator), per system"
+    )
+    frames_per_walker: int = Field(default=5, ge=1)
+    steps: int = Field(default=500, ge=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TestSet:
+        if self.file is not None and self.temperatures_K:
+            raise ValueError("give either `file` or `temperatures_K`, not both")
+        return self
+
+
+class Gate(Section):
+    """When a generation is promoted."""
+
+    max_force_rmse_ratio: Positive = Field(
+        default=1.0, description="held-out force RMSE of the new generation over that of the promoted one"
+    )
+    max_property_worsening: Annotated[float, Field(ge=0)] = Field(
+        default=0.1, description="largest allowed growth of a property's relative deviation from the reference"
+    )
+    rollback_ratio: Positive = Field(default=1.5, description="a ratio above this rolls back instead of holding")
+
+
+class Stop(Section):
+    """When the campaign ends."""
+
+    generations: int = Field(default=3, ge=1)
+    max_labels: int | None = Field(default=None, ge=1)
+    force_rmse_meV_A: Positive | None = Field(default=None, description="stop once the test error is below this")
+
+
+class Resources(Section):
+    """Where and how much: local workers, and per-stage FireWorks categories and queue parameters."""
+
+    workers: int = Field(default=1, ge=1, le=64, description="worker processes of `aldriver run`")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of a stage; default: cores / workers")
+    walltime_s: Positive = Field(default=86400.0, description="longest time of one stage")
+    categories: dict[Literal["explore", "label", "train", "benchmark"], str] = Field(default_factory=dict)
+    queue: dict[str, dict[str, Any]] = Field(default_factory=dict, description="category: _queueadapter parameters")
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class Recipe(Section):
+    """A campaign."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    seed: int = Field(default=0, ge=0)
+    systems: list[System] = Field(min_length=1)
+    potential: str
+    explore: Explore = Explore()
+    detect: Detect = Detect()
+    label: Label
+    train: Train = Train()
+    benchmark: Benchmark
+    test: TestSet | None = None
+    gate: Gate = Gate()
+    stop: Stop = Stop()
+    resources: Resources = Resources()
+
+    @field_validator("systems")
+    @classmethod
+    def _unique(cls, systems: list[System]) -> list[System]:
+        names = [s.name for s in systems]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two systems are called '{name}'")
+        return systems
+
+    @model_validator(mode="after")
+    def _test_needs_reference(self) -> Recipe:
+        if self.test is not None and self.test.temperatures_K and self.label.engine != "calculator":
+            raise ValueError(
+                "test.temperatures_K runs MD with the reference itself, which needs label.engine 'calculator'; "
+                "give test.file with labelled frames instead"
+            )
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 (16 characters) of the recipe with all defaults filled in."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe; relative files in it are resolved against its own folder.
+
+    Raises
+    ------
+    InputError
+        Listing each problem with its line, the value given and what is allowed.
+    """
+    path = Path(path)
+    data, lines = load_yaml(path)
+    if not isinstance(data, dict):
+        raise InputError(
+            f"{path}: a recipe is a mapping of keys (name, systems, potential, ...); see `aldriver schema`"
+        )
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        problems = [_explain(path, lines, data, e) for e in error.errors()]
+        raise InputError("\n".join(problems)) from error
+    return _resolve_files(recipe, path, lines)
+
+
+def _resolve_files(recipe: Recipe, path: Path, lines: dict[Location, int]) -> Recipe:
+    base = path.resolve().parent
+    systems = []
+    for i, system in enumerate(recipe.systems):
+        if system.file is not None:
+            file = base / system.file
+            if not file.is_file():
+                line = line_of(lines, ("systems", i, "file"))
+                raise InputError(f"{path}, line {line}: systems.{i}.file: {file} does not exist")
+            system = system.model_copy(update={"file": file})
+        systems.append(system)
+    update: dict[str, Any] = {"systems": systems}
+    if recipe.test is not None and recipe.test.file is not None:
+        file = base / recipe.test.file
+        if not file.is_file():
+            raise InputError(f"{path}, line {line_of(lines, ('test', 'file'))}: test.file: {file} does not exist")
+        update["test"] = recipe.test.model_copy(update={"file": file})
+    return recipe.model_copy(update=update)
+
+
+def _explain(path: Path, lines: dict[Location, int], data: Any, error: Any) -> str:
+    where: Location = tuple(error["loc"])
+    key = ".".join(str(k) for k in where) or "recipe"
+    line = line_of(lines, where)
+    head = f"{path}, line {line}: {key}"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(where[:-1])
+        close = difflib.get_close_matches(str(where[-1]), known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"allowed here: {', '.join(known)}"
+        return f"{head}: unknown key; {hint}"
+    if error["type"] == "missing":
+        return f"{head}: required, but not given"
+    message = error["msg"].removeprefix("Value error, ")
+    value = error.get("input")
+    shown = "" if isinstance(value, dict | list) else f" (got {value!r})"
+    return f"{head}: {message}{shown}"
+
+
+def _known_keys(where: Location) -> list[str]:
+    model: Any = Recipe
+    for part in where:
+        if isinstance(part, int):
+            continue
+        model = _section_in(model.model_fields[part].annotation)
+    return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> Any:
+    """The Section class inside Optional[...] / list[...]."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for arg in getattr(annotation, "__args__", ()):
+        found = _section_in(arg)
+        if found is not None:
+            return found
+    return None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a recipe (for editors and for `aldriver schema`)."""
+    return Recipe.model_json_schema()
