@@ -29,9 +29,10 @@ def build_system(spec: System, *, seed: int = 0) -> Atoms:
     """
     if spec.file is not None:
         try:
-            atoms = read(spec.file)
+            atoms = read(spec.file, index=-1)
         except Exception as error:
             raise InputError(f"{spec.file}: cannot be read as a structure ({error})") from error
+        assert isinstance(atoms, Atoms)
         if atoms.cell.rank < 3:
             raise InputError(f"{spec.file}: has no three-dimensional cell; aldriver needs a periodic cell")
     else:

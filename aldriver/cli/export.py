@@ -1,0 +1,45 @@
+"""``aldriver export``: a potential as files LAMMPS can run, each form run and compared first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aldriver.cli.common import Device, Json, console, emit
+
+
+def export(
+    potential: Annotated[str, typer.Argument(help="chgnet:0.3.0, eam:FILE, a saved directory or a campaign.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")],
+    structure: Annotated[
+        Path | None, typer.Option("--structure", help="Cell for the comparison run; default: one of the potential's.")
+    ] = None,
+    json_to: Json = None,
+    device: Device = "cpu",
+) -> None:
+    """Export POTENTIAL (or a campaign's promoted one) to OUT for use in LAMMPS, with its detector and a model card."""
+    from aldriver.core.errors import InputError
+    from aldriver.core.frames import read_frames
+
+    source = potential
+    if (Path(potential) / "campaign.json").is_file():
+        from aldriver.workflow.status import promoted_potential
+
+        source = str(promoted_potential(Path(potential)))
+    atoms = read_frames(structure)[0] if structure is not None else None
+    if out.exists():
+        raise InputError(f"{out}: exists already; exports are never overwritten, name a new folder")
+    from aldriver.export.lammps import export_potential
+    from aldriver.potentials import load
+
+    detector = Path(source) / "detector"
+    loaded = load(source, device=device)
+    result = export_potential(loaded, out, detector_dir=detector if detector.is_dir() else None, structure=atoms)
+    if not emit(result, json_to):
+        for form in result["forms"]:
+            console.print(f"{form['form']}: {form['status']} {form.get('reason') or ''}")
+        console.print(f"Exported to {out}")
+    if not any(f["status"] == "exported" for f in result["forms"]):
+        raise typer.Exit(1)
