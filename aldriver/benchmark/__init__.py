@@ -1,0 +1,1 @@
+"""Benchmark room: property suite, evaluation on labelled frames, and the gate that promotes or holds."""

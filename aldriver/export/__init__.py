@@ -1,0 +1,1 @@
+"""Export room: a potential in the forms LAMMPS runs, each run and compared before it counts as exported."""

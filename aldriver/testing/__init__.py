@@ -1,0 +1,1 @@
+"""What tests and benches share: contract checks every implementation must pass, and paired timings."""

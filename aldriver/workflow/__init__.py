@@ -1,0 +1,1 @@
+"""Workflow room: the only one that knows FireWorks; launches, resumes and watches campaigns."""
