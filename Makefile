@@ -1,5 +1,5 @@
 # setup: venv from the pinned constraints · quickstart: the whole loop · test · bench · lint
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
