@@ -214,7 +214,7 @@ class CHGNetPotential(Potential):
         """
         model = self.model
         batch = BatchedGraph.from_graphs(
-            [g.to(self.device) for g in graphs] if self.device.type != "cpu" else graphs,
+            [g.to(str(self.device)) for g in graphs] if self.device.type != "cpu" else graphs,
             bond_basis_expansion=model.bond_basis_expansion,
             angle_basis_expansion=model.angle_basis_expansion,
             compute_stress=stress,
@@ -231,7 +231,7 @@ class CHGNetPotential(Potential):
             float(e.detach().double().sum()) + self._reference(g)
             for e, g in zip(output["site_energies"], graphs, strict=True)
         ]
-        feature_rows = torch.split(captured[0], counts) if features else [None] * n
+        rows = torch.split(captured[0], counts) if features else None
         predictions = []
         for k, graph in enumerate(graphs):
             tensor = None
@@ -244,7 +244,7 @@ class CHGNetPotential(Potential):
                     forces=-_numpy(gradients[k]),
                     stress=tensor,
                     magmoms=_numpy(output["m"][k]),
-                    features=None if feature_rows[k] is None else _numpy(feature_rows[k]),
+                    features=None if rows is None else _numpy(rows[k]),
                 )
             )
         return predictions
@@ -252,9 +252,9 @@ class CHGNetPotential(Potential):
     def _reference(self, graph: CrystalGraph) -> float:
         """Energy of the composition model (a fixed number per element), eV."""
         composition = self.model.composition_model
-        if composition is None:
+        if not isinstance(composition, torch.nn.Module):
             return 0.0
-        weights = composition.fc.weight.detach().double().view(-1).cpu()
+        weights = composition.state_dict()["fc.weight"].double().view(-1).cpu()
         return float(weights[graph.atomic_number.long() - 1].sum())
 
 

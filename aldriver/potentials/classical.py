@@ -129,10 +129,10 @@ class _Engine:
         # LAMMPS wants a lower-triangular cell: the Cholesky factor of the metric has the same shape, and what turns
         # one into the other is a rotation (with a reflection, for a left-handed cell)
         try:
-            box = np.linalg.cholesky(cell @ cell.T)
+            box = np.asarray(np.linalg.cholesky(cell @ cell.T), dtype=np.float64)
         except np.linalg.LinAlgError as error:
             raise AldriverError(f"{self.name}: the cell of {atoms.get_chemical_formula()} has no volume") from error
-        rotation = np.linalg.solve(box, cell)
+        rotation = np.asarray(np.linalg.solve(box, cell), dtype=np.float64)
         frac = atoms.positions @ np.linalg.inv(cell)
         self._place(self.type_of[atoms.numbers], (frac - np.floor(frac)) @ box, box)
         self._commands("run 0 post no")
@@ -153,7 +153,8 @@ class _Engine:
             self._commands("delete_atoms group all compress yes")
         x, y, z, xy, xz, yz = (repr(float(v)) for v in (*np.diagonal(box), box[1, 0], box[2, 0], box[2, 1]))
         self._commands(
-            f"change_box all x final 0 {x} y final 0 {y} z final 0 {z} xy final {xy} xz final {xz} yz final {yz} units box"
+            f"change_box all x final 0 {x} y final 0 {y} z final 0 {z} "
+            f"xy final {xy} xz final {xz} yz final {yz} units box"
         )
         n = len(types)
         if not same:
@@ -196,7 +197,7 @@ def _pair_style(file: Path) -> str:
         if file.name.endswith(ending):
             return style
     raise InputError(
-        f"{file}: not a kind of EAM file aldriver runs. The ending tells the kind: .eam.fs (Finnis-Sinclair) or .eam.alloy"
+        f"{file}: not a kind of EAM aldriver runs; the ending tells the kind: .eam.fs (Finnis-Sinclair), .eam.alloy"
     )
 
 

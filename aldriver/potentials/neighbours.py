@@ -1,4 +1,4 @@
-"""Neighbour lists with a skin, in a canonical order. What a potential makes of the pairs is its own module's business."""
+"""Neighbour lists with a skin, in canonical order. What a potential makes of the pairs is its own module's business."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class NeighbourList:
         self.cutoff, self.skin = float(cutoff), float(skin)
         self.pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)).copy()
         self.searches = 0
-        self._frac0: NDArray[np.float64] | None = None
+        self._frac0: NDArray[np.float64] = np.empty((0, 3))
 
     def __call__(self, positions: ArrayLike, cell: ArrayLike) -> Pairs:
         """Pairs of (N, 3) positions in a 3×3 cell, both Å."""
@@ -74,7 +74,7 @@ class NeighbourList:
         A pair vector r becomes r·F + (u_j − u_i) with F = cell0⁻¹·cell, so its length is at least
         s_min(F)·|r| − 2·max|u|.
         """
-        if self.skin <= 0 or self._frac0 is None or len(frac) != len(self._frac0):
+        if self.skin <= 0 or len(frac) == 0 or len(frac) != len(self._frac0):
             return False
         moved = self._unwrapped(frac) - self._frac0
         moved -= moved.mean(axis=0)

