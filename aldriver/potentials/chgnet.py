@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.units import matrix_to_voigt
 from aldriver.potentials.base import Potential, Prediction, Stepper
+from aldriver.potentials.chgnet_forward import site_outputs
 from aldriver.potentials.chgnet_graph import crystal_graph
 from aldriver.potentials.neighbours import NeighbourList
 
@@ -64,6 +65,8 @@ class CHGNetPotential(Potential):
         self, model: CHGNet, *, name: str = "chgnet", device: str = "cpu", dtype: str = "float32", skin: float = 1.0
     ) -> None:
         self.name, self.device, self.skin = name, _device(device), skin
+        if not model.mlp_first:
+            raise InputError(f"{name}: CHGNet models that pool atoms before the energy readout are not supported")
         self.dtype = {"float32": torch.float32, "float64": torch.float64}[dtype]
         self.model = model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
         self.elements = frozenset(chemical_symbols[1 : N_ELEMENTS + 1])
@@ -209,8 +212,7 @@ class CHGNetPotential(Potential):
         """Predict graphs as one batch: one forward pass, and one backward pass for forces and stress together.
 
         chgnet's own ``forward`` walks back twice and keeps the graph of the derivatives for a training loss; that is
-        not needed here. ``_compute`` and ``BatchedGraph`` are chgnet's own (version pinned, compared with
-        ``predict_graph`` in the tests).
+        not needed here.
         """
         model = self.model
         batch = BatchedGraph.from_graphs(
@@ -219,19 +221,15 @@ class CHGNetPotential(Potential):
             angle_basis_expansion=model.angle_basis_expansion,
             compute_stress=stress,
         )
-        with _frozen(model), _readout_input(model, wanted=features) as captured:
-            output = model._compute(batch, compute_magmom=True, return_site_energies=True)
-            sites = torch.cat(output["site_energies"])
+        with _frozen(model):
+            sites = site_outputs(model, batch)
             inputs = [*batch.atom_positions, *(batch.strains if stress else [])]
-            gradients = torch.autograd.grad(sites.sum(), inputs)
+            gradients = torch.autograd.grad(sites.energies.sum(), inputs)
         n = len(graphs)
         counts = [len(g.atomic_number) for g in graphs]
-        # summed in double: single precision would leave 1e-4 eV of noise in a cell of 100 atoms
-        energies = [
-            float(e.detach().double().sum()) + self._reference(g)
-            for e, g in zip(output["site_energies"], graphs, strict=True)
-        ]
-        rows = torch.split(captured[0], counts) if features else None
+        energies = torch.split(sites.energies.detach().double(), counts)
+        magmoms = torch.split(sites.magmoms, counts)
+        rows = torch.split(sites.features, counts)
         predictions = []
         for k, graph in enumerate(graphs):
             tensor = None
@@ -240,11 +238,12 @@ class CHGNetPotential(Potential):
                 tensor = matrix_to_voigt(_numpy(gradients[n + k]) / volume)
             predictions.append(
                 Prediction(
-                    energy=energies[k],
+                    # summed in double: single precision would leave 1e-4 eV of noise in a cell of 100 atoms
+                    energy=float(energies[k].sum()) + self._reference(graph),
                     forces=-_numpy(gradients[k]),
                     stress=tensor,
-                    magmoms=_numpy(output["m"][k]),
-                    features=None if rows is None else _numpy(rows[k]),
+                    magmoms=_numpy(magmoms[k]),
+                    features=_numpy(rows[k]) if features else None,
                 )
             )
         return predictions
@@ -305,20 +304,6 @@ def _frozen(model: CHGNet) -> Iterator[None]:
         for p in trainable:
             p.requires_grad_(True)
         model.train(training)
-
-
-@contextlib.contextmanager
-def _readout_input(model: CHGNet, *, wanted: bool) -> Iterator[list[torch.Tensor]]:
-    """Collects what enters the energy readout, (N, 64)."""
-    captured: list[torch.Tensor] = []
-    if not wanted:
-        yield captured
-        return
-    hook = model.mlp.register_forward_pre_hook(lambda _module, args: captured.append(args[0].detach()))
-    try:
-        yield captured
-    finally:
-        hook.remove()
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float64]:
