@@ -1,0 +1,240 @@
+"""The label store: each label computed once, published atomically under a key of frame, settings and code.
+
+``LABELS/<key>/`` holds ``label.json`` (the record), ``frame.extxyz`` (labelled when ok), ``spec.json`` and the engine's
+inputs and outputs. How a label is made is the labeler's business. Nothing here deletes a published label.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ase import Atoms
+
+from aldriver.core.errors import StoreError
+from aldriver.core.frames import PROVENANCE_KEYS, bare, frame_hash, write_frames
+from aldriver.core.records import dumps, read_json
+from aldriver.core.store import disk_errors, is_published, publish, remove_leftovers
+from aldriver.label.base import Label, Labeler, LabelSpec, Status, frame_provenance, settings_text
+from aldriver.label.gate import LabelLimits, check_label
+from aldriver.label.process import cancel_on_signals, clean_orphans
+
+LABEL_FILE = "label.json"
+_FULL_DISK_BYTES = 16 * 1024
+
+
+class _NotPublished(Exception):
+    """Leaves the publishing block without publishing."""
+
+
+def label_key(frame: Atoms, labeler: Labeler, spec: LabelSpec) -> str:
+    """Key of a label: hash of the frame, and of settings and code; the same three never give two labels."""
+    how = hashlib.sha256(f"{spec.digest()} {labeler.code_id}".encode()).hexdigest()[:12]
+    return f"{frame_hash(frame)}-{how}"
+
+
+def label_frame(
+    frame: Atoms,
+    labeler: Labeler,
+    spec: LabelSpec,
+    labels_dir: Path,
+    *,
+    limits: LabelLimits | None = None,
+    again: Collection[Status] = (),
+) -> Label:
+    """Label a frame, or read the label if it is there; also between processes it is never computed twice.
+
+    A failure is published like a value and never raised, so that it does not stop the siblings. Only a cancelled
+    label is not published. A published ``timeout`` or ``unconverged`` is tried again when `spec` now allows
+    more time or steps.
+
+    Parameters
+    ----------
+    limits
+        Of the gate (``gate.check_label``).
+    again
+        Statuses that are computed anew when found in the store; the old record is kept as ``<key>.attempt-<n>``.
+
+    Raises
+    ------
+    StoreError
+        When the disk is full or not writable, or the stored label is damaged.
+    """
+    labels_dir = Path(labels_dir)
+    key = label_key(frame, labeler, spec)
+    final = labels_dir / key
+    with disk_errors(labels_dir):
+        labels_dir.mkdir(parents=True, exist_ok=True)
+    found = _stored(final, spec, again)
+    if found is not None:
+        return found
+    with _key_lock(labels_dir / f".{key}.lock"):
+        found = _stored(final, spec, again)
+        if found is not None:
+            return found
+        # whoever left work on this key behind is dead, for we hold its lock
+        clean_orphans(labels_dir, pattern=f".tmp-{key}-*")
+        _remove_dead(labels_dir, key)
+        _set_aside(final)
+        return _compute(frame, labeler, spec, final, limits)
+
+
+def read_label(folder: Path) -> Label:
+    """The label published in `folder`.
+
+    Raises
+    ------
+    StoreError
+        When it is missing or damaged.
+    """
+    folder = Path(folder)
+    try:
+        return replace(Label.from_json(read_json(folder / LABEL_FILE)), cached=True)
+    except StoreError as error:
+        raise StoreError(f"{folder}: {error}") from error
+
+
+def _stored(final: Path, spec: LabelSpec, again: Collection[Status]) -> Label | None:
+    if not is_published(final):
+        return None
+    label = read_label(final)
+    return None if label.status in again or _more_effort(label, spec) else label
+
+
+def _more_effort(label: Label, spec: LabelSpec) -> bool:
+    """Whether `spec` allows more of what a stored failure ran out of."""
+    if label.status == "timeout":
+        return spec.timeout_s > float(label.provenance.get("timeout_s", 0.0))
+    before = label.provenance.get("effort", {})
+    return label.status == "unconverged" and any(v > before.get(k, 0.0) for k, v in spec.effort.items())
+
+
+def _compute(frame: Atoms, labeler: Labeler, spec: LabelSpec, final: Path, limits: LabelLimits | None) -> Label:
+    """Label and publish; a signal to this process is obeyed only after everything is tidy."""
+    cancelled: Label | None = None
+    with cancel_on_signals(labeler._cancel):
+        try:
+            with publish(final) as tmp:
+                label = _label_safely(frame, labeler, tmp)
+                label = check_label(label, frame, limits)
+                label = _with_provenance(label, frame, labeler, spec, final.name)
+                if label.status == "cancelled":
+                    cancelled = label
+                    raise _NotPublished
+                _refuse_full_disk(label, tmp)
+                _write(label, frame, spec, tmp)
+        except _NotPublished:
+            assert cancelled is not None
+            return cancelled
+    return label
+
+
+def _label_safely(frame: Atoms, labeler: Labeler, workdir: Path) -> Label:
+    start, cpu = time.monotonic(), time.process_time()
+    try:
+        if labeler.cancelled:
+            return Label(status="cancelled", reason="cancelled before it started")
+        return labeler.label(frame, workdir)
+    except Exception as error:
+        if isinstance(error, StoreError) or _is_disk_error(error):
+            raise
+        return Label(
+            status="failed",
+            reason=f"the label engine raised {type(error).__name__}: {error}",
+            seconds=time.monotonic() - start,
+            cpu_s=time.process_time() - cpu,
+        )
+
+
+def _is_disk_error(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def _refuse_full_disk(label: Label, tmp: Path) -> None:
+    """A crash on a full disk says nothing about the frame: stop instead of publishing it as a failure."""
+    if label.status == "failed" and shutil.disk_usage(tmp).free < _FULL_DISK_BYTES:
+        raise OSError(errno.ENOSPC, "no space left while labelling")
+
+
+def _with_provenance(label: Label, frame: Atoms, labeler: Labeler, spec: LabelSpec, key: str) -> Label:
+    common = {
+        "engine": spec.engine,
+        "method": spec.method,
+        "settings_digest": spec.digest(),
+        "code_id": labeler.code_id,
+        "timeout_s": spec.timeout_s,
+        "effort": dict(spec.effort),
+        "parent": frame_provenance(frame),
+        "host": os.uname().nodename,
+        "created": time.time(),
+    }
+    return replace(label, key=key, provenance=common | label.provenance)
+
+
+def _write(label: Label, frame: Atoms, spec: LabelSpec, folder: Path) -> None:
+    (folder / LABEL_FILE).write_text(dumps(label.to_json()))
+    (folder / "spec.json").write_text(settings_text(spec))
+    if label.ok:
+        out = label.labelled(frame)
+    else:
+        out = bare(frame)
+        out.info = {k: v for k, v in frame.info.items() if k in PROVENANCE_KEYS}
+        out.info |= {"label_key": label.key, "label_status": label.status}
+    write_frames(folder / "frame.extxyz", [out])
+
+
+def _set_aside(final: Path) -> None:
+    """Keep an earlier attempt under a name of its own."""
+    if not is_published(final):
+        return
+    number = 1
+    while final.with_name(f"{final.name}.attempt-{number}").exists():
+        number += 1
+    with disk_errors(final):
+        final.rename(final.with_name(f"{final.name}.attempt-{number}"))
+
+
+def _remove_dead(labels_dir: Path, key: str) -> None:
+    for tmp in labels_dir.glob(f".tmp-{key}-*"):
+        pid = tmp.name.rsplit("-", 2)[-2]
+        if not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(tmp, ignore_errors=True)
+
+
+def tidy(labels_dir: Path) -> int:
+    """After a crash: end orphaned engines, then remove what their starters left; returns processes ended."""
+    if not Path(labels_dir).is_dir():
+        return 0
+    ended = clean_orphans(labels_dir, pattern=".tmp-*")
+    remove_leftovers(labels_dir)
+    return ended
+
+
+@contextmanager
+def _key_lock(path: Path) -> Iterator[None]:
+    """Wait for the lock of a key; the kernel frees it when its holder dies. The file goes with the last holder."""
+    while True:
+        with disk_errors(path):
+            handle = path.open("a")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            same = False
+            with suppress(FileNotFoundError):
+                same = path.stat().st_ino == os.fstat(handle.fileno()).st_ino
+            if not same:  # the holder before us removed the file: what we hold is nobody's lock
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+        finally:
+            handle.close()

@@ -1,0 +1,332 @@
+"""EspressoLabeler: real DFT labels by Quantum ESPRESSO's pw.x, each in a process group of its own.
+
+Owns the order of events: input, run, retry, verdict, provenance. File formats are ``pwio.py`` and ``upf.py``, processes
+``process.py``.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import shlex
+import shutil
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from aldriver import __version__
+from aldriver.core.errors import InputError
+from aldriver.core.recipe import Espresso
+from aldriver.core.store import sha256_file
+from aldriver.label.base import Label, Labeler, LabelSpec, Status
+from aldriver.label.process import RunResult, child_environment, run_process
+from aldriver.label.pwio import SCRATCH, PwOutput, parse_pw_output, pw_input
+from aldriver.label.upf import Upf, read_upf
+
+INPUT, OUTPUT, ERRORS = "espresso.pwi", "espresso.pwo", "espresso.err"
+_MAGNETIC = ("Cr", "Mn", "Fe", "Co", "Ni")
+# pw.x reports trouble with files or the network like its own errors; those may go away, the others do not
+_PASSING = ("davcio", "diropn", "open", "mp_", "mp ", "copy", "seqopn", "iosys_open")
+_INSTALL = "install Quantum ESPRESSO (Debian: apt-get install quantum-espresso) or set label.espresso.command"
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How an attempt ended, and whether the same input deserves another."""
+
+    status: Status
+    reason: str = ""
+    retry: bool = False
+
+
+class EspressoLabeler(Labeler):
+    """Single-point energy, forces and stress by pw.x.
+
+    A crash, a signal, or a missing or truncated output is tried again with the same input, `spec.retries` times. An
+    SCF that does not converge, an error of pw.x about its input, and a run past `spec.timeout_s` are not: the same
+    input would end the same way.
+
+    Parameters
+    ----------
+    settings
+        The recipe's block.
+    spec
+        From ``make_labeler``.
+    elements
+        Those that must have a pseudopotential.
+    threads
+        OpenMP threads of pw.x.
+    """
+
+    def __init__(
+        self, settings: Espresso, spec: LabelSpec, *, elements: tuple[str, ...] = (), threads: int = 1
+    ) -> None:
+        super().__init__()
+        # pw.x runs in the label's own folder: a relative folder of pseudopotentials would be lost there
+        self.settings = settings.model_copy(update={"pseudo_dir": Path(settings.pseudo_dir).expanduser().absolute()})
+        self.spec, self.elements, self.threads = spec, elements, threads
+
+    @property
+    def code_id(self) -> str:
+        """Hash of the pw.x binary; a fixed text when it is absent."""
+        binary = self._binary()
+        return "espresso:absent" if binary is None else f"espresso:{_sha256(*_identity(binary))[:16]}"
+
+    def _tokens(self) -> list[str]:
+        return shlex.split(self.settings.command) or ["pw.x"]
+
+    def _program(self) -> str:
+        """pw.x within a command line such as ``mpirun -np 4 pw.x -nk 2``."""
+        tokens = self._tokens()
+        return next((t for t in tokens if Path(t).name.startswith("pw") and Path(t).name.endswith(".x")), tokens[0])
+
+    def _binary(self) -> Path | None:
+        found = shutil.which(self._program())
+        return None if found is None else Path(found).resolve()
+
+    def preflight(self) -> list[str]:
+        """Missing programs and pseudopotentials, mixed functionals, impossible spin settings."""
+        problems = []
+        for program in dict.fromkeys([self._tokens()[0], self._program()]):
+            if shutil.which(program) is None:
+                problems.append(f"{program} was not found on PATH: {_INSTALL}")
+        folder = self.settings.pseudo_dir
+        if not folder.is_dir():
+            problems.append(
+                f"label.espresso.pseudo_dir {folder} is not a folder "
+                "(Debian's pseudopotentials: apt-get install quantum-espresso-data)"
+            )
+        else:
+            problems += self._pseudo_problems()
+        return problems + self._spin_problems()
+
+    def _pseudo_problems(self) -> list[str]:
+        problems = []
+        functionals: dict[str, str] = {}
+        for element in self.elements:
+            name = self.settings.pseudopotentials.get(element)
+            if name is None:
+                problems.append(f"no pseudopotential for {element}: add it to label.espresso.pseudopotentials")
+                continue
+            try:
+                upf = read_upf(self.settings.pseudo_dir / name)
+            except InputError as error:
+                problems.append(f"{element}: {error}")
+                continue
+            if upf.element != element:
+                problems.append(
+                    f"label.espresso.pseudopotentials gives {element} the file {name}, which is for {upf.element}"
+                )
+            functionals[element] = upf.functional
+        if len(set(functionals.values())) > 1:
+            listed = ", ".join(f"{e}: {f}" for e, f in functionals.items())
+            problems.append(
+                f"the pseudopotentials were made for different functionals ({listed}); use one for all elements"
+            )
+        return problems
+
+    def _spin_problems(self) -> list[str]:
+        s = self.settings
+        if not s.spin:
+            return []
+        if s.smearing == "none":
+            return [
+                "label.espresso: spin needs a smearing (pw.x refuses fixed occupations without a fixed total moment)"
+            ]
+        if not any(s.starting_magnetization.get(e, 0.0) for e in (self.elements or s.pseudopotentials)):
+            return ["label.espresso: spin needs a starting_magnetization other than 0 for at least one element"]
+        return []
+
+    def warnings(self) -> list[str]:
+        """Magnetic elements without spin."""
+        magnetic = [e for e in self.elements if e in _MAGNETIC]
+        if magnetic and not self.settings.spin:
+            names = ", ".join(magnetic)
+            return [f"{names}: labelled without spin, which is wrong for magnetic metals; set label.espresso.spin"]
+        return []
+
+    def label(self, frame: Atoms, workdir: Path) -> Label:
+        """Run pw.x on one frame; whatever happens is in the label."""
+        start, cpu = time.monotonic(), time.process_time()
+        problem = self._frame_problem(frame)
+        if problem:
+            return Label(status="failed", reason=problem)
+        workdir = Path(workdir)
+        (workdir / INPUT).write_text(pw_input(frame, self.settings))
+        child_cpu, attempts = 0.0, []
+        for attempt in range(1, self.spec.retries + 2):
+            run, parsed, ending = self._attempt(frame, workdir)
+            child_cpu += run.cpu_s
+            attempts.append(
+                {"ending": ending.status, "reason": ending.reason, "seconds": run.seconds, "cpu_s": run.cpu_s}
+            )
+            if not ending.retry or attempt > self.spec.retries:
+                break
+            for name in (OUTPUT, ERRORS, "CRASH"):
+                if (workdir / name).exists():
+                    (workdir / name).replace(workdir / f"{name}.attempt-{attempt}")
+            self._cancel.wait(min(0.1 * 2**attempt, 5.0))  # what made it crash may need a moment to pass
+        reason = ending.reason
+        if ending.retry and len(attempts) > 1:
+            reason += f" ({len(attempts)} attempts with the same input)"
+        complete = ending.status == "ok"
+        energy = parsed.energy if complete else None
+        return Label(
+            status=ending.status,
+            reason=reason,
+            energy=energy,
+            free_energy=energy,
+            forces=parsed.forces if complete else None,
+            stress=parsed.stress if complete else None,
+            magmoms=parsed.magmoms if complete else None,
+            provenance=self._provenance(frame, parsed, run, attempts),
+            seconds=time.monotonic() - start,
+            cpu_s=child_cpu + time.process_time() - cpu,
+        )
+
+    def _frame_problem(self, frame: Atoms) -> str:
+        if len(frame) == 0:
+            return "the frame has no atoms"
+        if frame.cell.rank < 3 or not frame.pbc.all():
+            return "pw.x needs a cell that is periodic in three dimensions"
+        if not np.isfinite(frame.positions).all() or not np.isfinite(np.asarray(frame.cell)).all():
+            return "positions or cell are not finite numbers"
+        missing = sorted(set(frame.get_chemical_symbols()) - set(self.settings.pseudopotentials))
+        return f"no pseudopotential for {', '.join(missing)} in label.espresso.pseudopotentials" if missing else ""
+
+    def _attempt(self, frame: Atoms, workdir: Path) -> tuple[RunResult, PwOutput, _Ending]:
+        try:
+            run = run_process(
+                [*self._tokens(), "-in", INPUT],
+                cwd=workdir,
+                stdout=workdir / OUTPUT,
+                stderr=workdir / ERRORS,
+                timeout_s=self.spec.timeout_s,
+                env=child_environment(threads=self.threads),
+                cancel=self._cancel,
+            )
+        finally:
+            shutil.rmtree(workdir / SCRATCH, ignore_errors=True)
+        parsed = parse_pw_output(_text(workdir / OUTPUT))
+        words = _text(workdir / ERRORS)
+        if run.outcome == "done" and "No space left on device" in words:
+            raise OSError(errno.ENOSPC, "pw.x found no space left on the disk")
+        return run, parsed, self._ending(frame, run, parsed, words)
+
+    def _ending(self, frame: Atoms, run: RunResult, parsed: PwOutput, words: str) -> _Ending:
+        if run.outcome == "cancelled":
+            return _Ending("cancelled", "cancelled")
+        if run.outcome == "missing":
+            return _Ending("failed", f"{run.message}: {_INSTALL}")
+        status, reason = parsed.verdict()
+        if run.outcome == "timeout":
+            return _Ending(
+                "timeout", f"pw.x was {run.message} (label.timeout_s {self.spec.timeout_s:g}); {_progress(parsed)}"
+            )
+        if status == "unconverged":
+            return _Ending(
+                "unconverged", f"{reason}; limit: label.espresso.max_scf_steps {self.settings.max_scf_steps}"
+            )
+        if parsed.error is not None:
+            return _Ending("failed", reason, retry=(parsed.error_routine or "").lower().startswith(_PASSING))
+        if run.returncode != 0:
+            return _Ending("failed", f"pw.x crashed ({run.message}){_last_words(words)}", retry=True)
+        if status != "ok":
+            return _Ending("failed", f"{reason}{_last_words(words)}", retry=True)
+        drift = self._drift(frame, parsed)
+        return _Ending("rejected", drift) if drift else _Ending("ok")
+
+    def _drift(self, frame: Atoms, parsed: PwOutput) -> str:
+        """Whether pw.x computed something else than it was asked to."""
+        if parsed.n_atoms != len(frame):
+            return f"pw.x computed {parsed.n_atoms} atoms, the frame has {len(frame)}"
+        cutoff = parsed.ecutwfc_Ry
+        if cutoff is None or abs(cutoff - self.settings.ecutwfc_Ry) > 1e-3:
+            return f"pw.x used a cutoff of {cutoff} Ry, {self.settings.ecutwfc_Ry} was asked for"
+        foreign = set(parsed.pseudo_md5) - {u.md5 for u in self._upfs(frame).values()}
+        return (
+            f"pw.x read another pseudopotential (MD5 {', '.join(sorted(foreign))}) than the recipe names"
+            if foreign
+            else ""
+        )
+
+    def _upfs(self, frame: Atoms) -> dict[str, Upf]:
+        found = {}
+        for element in dict.fromkeys(frame.get_chemical_symbols()):
+            try:
+                found[element] = read_upf(self.settings.pseudo_dir / self.settings.pseudopotentials[element])
+            except InputError:
+                continue
+        return found
+
+    def _provenance(
+        self, frame: Atoms, parsed: PwOutput, run: RunResult, attempts: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        binary = self._binary()
+        return {
+            "code": "Quantum ESPRESSO pw.x",
+            "version": parsed.version,
+            "command": self.settings.command,
+            "binary": None if binary is None else str(binary),
+            "binary_sha256": None if binary is None else _sha256(*_identity(binary)),
+            "pseudopotentials": {
+                e: {"file": self.settings.pseudopotentials[e], "functional": u.functional, "valence": u.valence,
+                    "md5": u.md5, "sha256": u.sha256}
+                for e, u in self._upfs(frame).items()
+            },
+            "ecutwfc_Ry": self.settings.ecutwfc_Ry,
+            "kpoints": list(self.settings.kpoints),
+            "smearing": self.settings.smearing,
+            "energy": "free energy F = E - TS (what the forces derive from)",
+            "minus_TS_eV": parsed.minus_ts,
+            "n_scf": parsed.n_scf,
+            "scf_accuracy_Ry": parsed.accuracy_Ry,
+            "total_magnetization_muB": parsed.total_magnetization,
+            "returncode": run.returncode,
+            "retries": len(attempts) - 1,
+            "attempts": attempts,
+            "wall_s": sum(a["seconds"] for a in attempts),
+            "engine_cpu_s": sum(a["cpu_s"] for a in attempts),
+            "threads": self.threads,
+            "machine": platform.machine(),
+            "aldriver": __version__,
+        }  # fmt: skip
+
+
+def _identity(path: Path) -> tuple[Path, int, int]:
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: Path, _mtime_ns: int, _size: int) -> str:
+    return sha256_file(path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _progress(parsed: PwOutput) -> str:
+    if parsed.version is None:
+        return "it had written nothing"
+    if parsed.converged:
+        return "the SCF had converged, forces or stress were unfinished"
+    return (
+        "no SCF iteration was complete"
+        if parsed.accuracy_Ry is None
+        else f"SCF accuracy so far {parsed.accuracy_Ry:.1e} Ry"
+    )
+
+
+def _last_words(words: str) -> str:
+    lines = [line.strip() for line in words.splitlines() if line.strip(" -\t")]
+    return f": {lines[-1][:200]}" if lines else ""

@@ -1,0 +1,108 @@
+"""The gate every label passes: finite, complete, balanced, within caps. It never changes a value, only the status.
+
+Convergence is the engine's business (it knows its own words for it); errors of potentials are ``benchmark/gate.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from ase import Atoms
+
+from aldriver.core.units import EV_A3_TO_GPA
+from aldriver.label.base import Label
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelLimits:
+    """Limits of the gate.
+
+    Attributes
+    ----------
+    max_force_eV_A
+        Largest force on an atom; beyond it the frame teaches nothing but the repulsive wall.
+    max_net_force_eV_A
+        Largest |ΣF| / √N. Forces must add up to zero; low cutoffs and egg-box errors show here (0.74 eV/Å in all
+        for four water molecules at a 250 Ry grid).
+    max_stress_GPa
+        Largest stress component.
+    moments
+        element: (least, greatest) mean |moment|, µB. A non-magnetic solution of bcc Fe gives a vacancy formation
+        energy of −5.9 eV without any other sign of trouble.
+    need_stress
+        Refuse labels without stress instead of training on them with weight 0.
+    """
+
+    max_force_eV_A: float = 100.0
+    max_net_force_eV_A: float = 0.05
+    max_stress_GPa: float = 2000.0
+    moments: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    need_stress: bool = False
+
+
+def check_label(label: Label, frame: Atoms, limits: LabelLimits | None = None) -> Label:
+    """The label itself when it is good (or was not ok before); otherwise a copy with status ``rejected`` and why."""
+    if not label.ok:
+        return label
+    limits = limits or LabelLimits()
+    reason = (
+        _shape_problem(label, frame, limits) or _value_problem(label, limits) or _moment_problem(label, frame, limits)
+    )
+    return replace(label, status="rejected", reason=reason) if reason else label
+
+
+def _shape_problem(label: Label, frame: Atoms, limits: LabelLimits) -> str:
+    n = len(frame)
+    if label.energy is None or not np.isfinite(label.energy):
+        return "the energy is missing or not a finite number"
+    if label.free_energy is not None and not np.isfinite(label.free_energy):
+        return "the free energy is not a finite number"
+    if label.forces is None or np.shape(label.forces) != (n, 3):
+        have = "missing" if label.forces is None else f"of shape {np.shape(label.forces)}"
+        return f"the forces are {have}; expected ({n}, 3)"
+    if label.stress is None and limits.need_stress:
+        return "the stress is missing"
+    if label.stress is not None and np.shape(label.stress) != (6,):
+        return f"the stress has shape {np.shape(label.stress)}; expected (6,)"
+    if label.magmoms is not None and np.shape(label.magmoms) != (n,):
+        return f"the magnetic moments have shape {np.shape(label.magmoms)}; expected ({n},)"
+    for name in ("forces", "stress", "magmoms"):
+        value = getattr(label, name)
+        if value is not None and not np.isfinite(value).all():
+            return f"the {name} hold numbers that are not finite"
+    return ""
+
+
+def _value_problem(label: Label, limits: LabelLimits) -> str:
+    assert label.forces is not None
+    sizes = np.linalg.norm(label.forces, axis=1)
+    worst = int(sizes.argmax())
+    if sizes[worst] > limits.max_force_eV_A:
+        return f"the force on atom {worst} is {sizes[worst]:.1f} eV/Å, above the cap of {limits.max_force_eV_A:g}"
+    net = float(np.linalg.norm(label.forces.sum(axis=0)))
+    allowed = limits.max_net_force_eV_A * np.sqrt(len(sizes))
+    if net > allowed:
+        return f"the forces add up to {net:.3f} eV/Å instead of zero (allowed: {allowed:.3f}); raise the cutoff or grid"
+    if label.stress is not None:
+        stress = float(np.abs(label.stress).max()) * EV_A3_TO_GPA
+        if stress > limits.max_stress_GPa:
+            return f"a stress component is {stress:.0f} GPa, above the cap of {limits.max_stress_GPa:g}"
+    return ""
+
+
+def _moment_problem(label: Label, frame: Atoms, limits: LabelLimits) -> str:
+    symbols = np.array(frame.get_chemical_symbols())
+    for element, (least, greatest) in limits.moments.items():
+        sites = symbols == element
+        if not sites.any():
+            continue
+        if label.magmoms is None:
+            return f"no magnetic moments, but {element} is expected to have {least:g} to {greatest:g} µB"
+        mean = float(np.abs(label.magmoms[sites]).mean())
+        if not least <= mean <= greatest:
+            return (
+                f"the mean moment of {element} is {mean:.2f} µB, expected {least:g} to {greatest:g}: another spin state"
+            )
+    return ""

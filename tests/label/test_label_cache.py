@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label_stubs import CountingLabeler, silicon, spec
+
+from aldriver.core.errors import StoreError
+from aldriver.core.frames import read_frames
+from aldriver.core.store import is_published, verify
+from aldriver.label import Label, label_frame
+from aldriver.label.cache import label_key, read_label, tidy
+from aldriver.label.process import is_alive
+
+
+@pytest.fixture
+def log(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    return folder
+
+
+def runs(log):
+    return len(list(log.iterdir()))
+
+
+def test_a_label_is_computed_once_and_published_whole(tmp_path, log):
+    frame = silicon()
+    frame.info |= {"group": "walker-1", "step": 40}
+    labels = tmp_path / "labels"
+    first = label_frame(frame, CountingLabeler(log), spec(), labels)
+    second = label_frame(frame, CountingLabeler(log), spec(), labels)
+    assert (first.status, first.cached, second.cached) == ("ok", False, True)
+    assert runs(log) == 1
+    assert first.energy == second.energy
+    assert np.array_equal(first.forces, second.forces)
+    verify(labels / first.key)
+    (back,) = read_frames(labels / first.key / "frame.extxyz", labelled=True)
+    assert (back.info["group"], back.info["label_key"]) == ("walker-1", first.key)
+    parent = second.provenance["parent"]
+    assert (parent["group"], parent["step"], parent["n_atoms"]) == ("walker-1", 40, 2)
+    assert second.provenance["settings_digest"] == spec().digest()
+    assert [p.name for p in labels.iterdir()] == [first.key]  # no lock, no temporary folder left
+
+
+def test_another_frame_setting_or_code_is_another_label(log):
+    class Other(CountingLabeler):
+        code_id = "counting:2"
+
+    base = label_key(silicon(), CountingLabeler(log), spec())
+    assert label_key(silicon(), CountingLabeler(log), spec(timeout_s=1)) == base
+    others = {
+        label_key(silicon(seed=2), CountingLabeler(log), spec()),
+        label_key(silicon(), CountingLabeler(log), spec(settings={"a": 2})),
+        label_key(silicon(), Other(log), spec()),
+    }
+    assert len(others | {base}) == 4
+
+
+def test_failures_are_published_and_never_stop_the_siblings(tmp_path, log):
+    frames = [silicon(seed=s) for s in range(4)]
+    answers = ["ok", "raise", "unconverged", "ok"]
+    results = [
+        label_frame(f, CountingLabeler(log, answer=a), spec(), tmp_path) for f, a in zip(frames, answers, strict=True)
+    ]
+    assert [r.status for r in results] == ["ok", "failed", "unconverged", "ok"]
+    assert "RuntimeError: the engine's reader stumbled" in results[1].reason
+    again = [label_frame(f, CountingLabeler(log), spec(), tmp_path) for f in frames]
+    assert [r.status for r in again] == ["ok", "failed", "unconverged", "ok"]
+    assert runs(log) == 4
+    assert all(is_published(tmp_path / r.key) for r in results)
+
+
+def test_a_label_outside_the_gate_is_published_as_rejected(tmp_path):
+    class Wild(CountingLabeler):
+        def label(self, frame, workdir):
+            return Label(status="ok", energy=float("nan"), forces=np.zeros((2, 3)))
+
+    label = label_frame(silicon(), Wild(tmp_path), spec(), tmp_path / "labels")
+    assert label.status == "rejected"
+    stored = read_label(tmp_path / "labels" / label.key)
+    assert stored.energy is None
+    assert "not a finite number" in stored.reason
+
+
+def test_a_cancelled_label_is_not_published(tmp_path, log):
+    labeler = CountingLabeler(log, seconds=30)
+    threading.Timer(0.3, labeler.cancel).start()
+    label = label_frame(silicon(), labeler, spec(), tmp_path / "labels")
+    assert label.status == "cancelled"
+    assert list((tmp_path / "labels").iterdir()) == []
+    assert label_frame(silicon(), labeler, spec(), tmp_path / "labels").status == "cancelled"
+    assert runs(log) == 1
+    assert label_frame(silicon(), CountingLabeler(log), spec(), tmp_path / "labels").ok
+
+
+def test_more_time_or_steps_or_a_wish_try_again_and_keep_the_old_record(tmp_path, log):
+    frame = silicon()
+    short = label_frame(frame, CountingLabeler(log, answer="timeout"), spec(timeout_s=10), tmp_path)
+    assert label_frame(frame, CountingLabeler(log), spec(timeout_s=10), tmp_path).status == "timeout"
+    assert (
+        label_frame(frame, CountingLabeler(log, answer="unconverged"), spec(timeout_s=20), tmp_path).status
+        == "unconverged"
+    )
+    assert read_label(tmp_path / f"{short.key}.attempt-1").status == "timeout"
+    steps = spec(effort={"max_scf_steps": 200})
+    assert label_frame(frame, CountingLabeler(log, answer="failed"), steps, tmp_path).status == "failed"
+    assert label_frame(frame, CountingLabeler(log), steps, tmp_path).status == "failed"
+    assert label_frame(frame, CountingLabeler(log), steps, tmp_path, again=("failed",)).ok
+    assert [read_label(tmp_path / f"{short.key}.attempt-{i}").status for i in (1, 2, 3)] == [
+        "timeout", "unconverged", "failed",
+    ]  # fmt: skip
+    assert label_frame(frame, CountingLabeler(log), steps, tmp_path, again=("failed",)).cached
+
+
+def test_a_damaged_label_is_an_error_that_names_the_place(tmp_path, log):
+    label = label_frame(silicon(), CountingLabeler(log), spec(), tmp_path)
+    (tmp_path / label.key / "label.json").write_text('{"status": "ok", "ener')
+    with pytest.raises(StoreError, match=label.key):
+        label_frame(silicon(), CountingLabeler(log), spec(), tmp_path)
+
+
+RACER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from label_stubs import CountingLabeler, silicon, spec
+from aldriver.label import label_frame
+log, labels, go = map(Path, sys.argv[2:5])
+(log.parent / ("ready-" + sys.argv[5])).touch()
+while not go.exists():
+    time.sleep(0.005)
+label = label_frame(silicon(), CountingLabeler(log, seconds=float(sys.argv[6])), spec(), labels)
+print(label.status, label.cached)
+"""
+
+
+def racer(tmp_path, log, name, seconds):
+    here = str(Path(__file__).parent)
+    arguments = [here, log, tmp_path / "labels", tmp_path / "go", name, seconds]
+    return subprocess.Popen([sys.executable, "-c", RACER, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_three_processes_with_the_same_frame_compute_it_once(tmp_path, log):
+    racers = [racer(tmp_path, log, str(i), 0.5) for i in range(3)]
+    wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 3)
+    (tmp_path / "go").touch()
+    answers = sorted(r.communicate(timeout=30)[0].split()[1] for r in racers)
+    assert runs(log) == 1
+    assert answers == ["False", "True", "True"]
+
+
+def test_kill_9_frees_the_lock_and_the_next_one_computes(tmp_path, log):
+    (tmp_path / "go").touch()
+    victim = racer(tmp_path, log, "victim", 300)
+    wait_for(lambda: runs(log) == 1)
+    victim.kill()
+    victim.communicate()
+    assert list((tmp_path / "labels").glob(".tmp-*"))
+    label = label_frame(silicon(), CountingLabeler(log), spec(), tmp_path / "labels")
+    assert label.ok
+    assert runs(log) == 2
+    assert [p.name for p in (tmp_path / "labels").iterdir()] == [label.key]
+
+
+def test_sigterm_ends_a_run_without_publishing_anything(tmp_path, log):
+    (tmp_path / "go").touch()
+    victim = racer(tmp_path, log, "victim", 300)
+    wait_for(lambda: runs(log) == 1)
+    victim.send_signal(signal.SIGTERM)
+    victim.communicate(timeout=20)
+    assert victim.returncode == -signal.SIGTERM
+    assert [p for p in (tmp_path / "labels").iterdir() if not p.name.endswith(".lock")] == []
+
+
+def test_tidy_ends_orphans_before_it_removes_their_folder(tmp_path):
+    from aldriver.core.records import dumps
+    from aldriver.label.process import MARKER, PGID_FILE
+
+    orphan = subprocess.Popen(["sleep", "300"], env={**os.environ, MARKER: "c" * 32}, start_new_session=True)
+    folder = tmp_path / ".tmp-key-4194305-abcdef"
+    folder.mkdir()
+    record = {"pid": orphan.pid, "start_ticks": None, "marker": "c" * 32, "host": os.uname().nodename}
+    (folder / PGID_FILE).write_text(dumps(record | {"owner_pid": 4194305, "owner_start_ticks": 1}))
+    try:
+        assert tidy(tmp_path) == 1
+        assert not folder.exists()
+        assert orphan.wait(5) == -signal.SIGTERM
+        assert not is_alive(orphan.pid)
+        assert tidy(tmp_path / "absent") == 0
+    finally:
+        orphan.kill()
+        orphan.wait()
+
+
+class Greedy(CountingLabeler):
+    """Writes more than a small disk holds."""
+
+    def label(self, frame, workdir):
+        (workdir / "big").write_bytes(b"x" * 10_000_000)
+        return super().label(frame, workdir)
+
+
+def test_a_full_disk_is_a_clear_error_and_not_a_failed_label(tmp_path, log):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs is not permitted here")
+    try:
+        with pytest.raises(StoreError, match="no space left on the disk"):
+            label_frame(silicon(), Greedy(log), spec(), disk / "labels")
+        assert label_frame(silicon(seed=2), CountingLabeler(log), spec(), disk / "labels").ok  # room again
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_enospc_from_anywhere_in_the_engine_is_a_clear_error(tmp_path, log):
+    class Full(CountingLabeler):
+        def label(self, frame, workdir):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StoreError, match="no space left"):
+        label_frame(silicon(), Full(log), spec(), tmp_path / "labels")
+    assert [p for p in (tmp_path / "labels").iterdir() if p.name.startswith(".tmp")] == []
+
+
+def test_labels_folder_that_cannot_be_made(tmp_path, log):
+    (tmp_path / "file").touch()
+    with pytest.raises((StoreError, OSError)):
+        label_frame(silicon(), CountingLabeler(log), spec(), tmp_path / "file" / "labels")
