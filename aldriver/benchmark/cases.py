@@ -1,0 +1,108 @@
+"""Cases: which crystal a benchmark is made on, by name (``bcc-Fe``) or from a structure file.
+
+What is computed on a crystal is the business of the property modules.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.data import atomic_numbers, reference_states
+
+from aldriver.core.errors import InputError
+from aldriver.core.recipe import Case
+
+Lattice = Literal["bcc", "fcc", "diamond"]
+ATOMS_PER_CELL = {"bcc": 2, "fcc": 4, "diamond": 8}
+_SUPERCELLS = {"bcc": (4, 4, 4), "fcc": (3, 3, 3), "diamond": (2, 2, 2)}  # 128, 108 and 64 atoms
+_CRYSTALS = {(229, 2): "bcc", (225, 4): "fcc", (227, 8): "diamond"}  # space group, atoms per conventional cell
+
+
+def conventional_cell(case: Case, a: float | None = None) -> Atoms:
+    """Cubic cell of a case with lattice constant `a` (Å; default: where the case starts), without moments."""
+    cell = bulk(case.element, case.lattice, a=case.a if a is None else a, cubic=True)
+    return Atoms(numbers=cell.numbers, positions=cell.positions, cell=cell.cell, pbc=True)
+
+
+def case_by_name(name: str | Path, *, supercell: tuple[int, int, int] | None = None) -> Case:
+    """Case from a name such as ``bcc-Fe``, ``fcc-Cu`` or ``diamond-Si``, or from the file of such a crystal.
+
+    Parameters
+    ----------
+    name
+        LATTICE-ELEMENT, or a structure file that ASE reads.
+    supercell
+        For the vacancy, in conventional cells; default 4×4×4 for bcc (128 atoms), 3×3×3 for fcc (108), 2×2×2 for
+        diamond (64).
+
+    Raises
+    ------
+    InputError
+        When it is neither, or the file does not hold a bcc, fcc or diamond crystal of one element.
+    """
+    text = str(name)
+    lattice, _, element = text.partition("-")
+    if lattice in get_args(Lattice) and element in atomic_numbers and element != "X":
+        a = _start(element, lattice)
+    elif Path(text).is_file():
+        element, lattice, a = _from_file(Path(text))
+    else:
+        raise InputError(
+            f"'{text}': no such crystal. Give LATTICE-ELEMENT with the lattice bcc, fcc or diamond "
+            "(bcc-Fe, fcc-Cu, diamond-Si), or a structure file."
+        )
+    return Case(
+        name=f"{lattice}-{element}",
+        element=element,
+        lattice=cast("Lattice", lattice),
+        a=a,
+        supercell=supercell or _SUPERCELLS[lattice],
+    )
+
+
+def _start(element: str, lattice: str) -> float:
+    """Lattice constant (Å) that keeps the atomic volume of the element's ground state (``ase.data``)."""
+    state: dict[str, Any] = reference_states[atomic_numbers[element]] or {}
+    a, symmetry = state.get("a"), state.get("symmetry")
+    if symmetry == lattice and a:
+        return float(a)
+    if symmetry in ATOMS_PER_CELL and a:
+        volume = a**3 / ATOMS_PER_CELL[symmetry]
+    elif symmetry == "hcp" and a:
+        volume = a**3 * state["c/a"] * math.sqrt(3) / 4
+    else:
+        raise InputError(
+            f"{lattice}-{element}: there is no starting lattice constant for {element}; give a structure file instead"
+        )
+    return float((volume * ATOMS_PER_CELL[lattice]) ** (1 / 3))
+
+
+def _from_file(path: Path) -> tuple[str, str, float]:
+    import spglib
+    from ase.io import read
+
+    try:
+        atoms = read(path)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as a structure ({error})") from error
+    if not isinstance(atoms, Atoms) or atoms.cell.rank < 3:
+        raise InputError(f"{path}: has no three-dimensional cell; a benchmark needs a crystal")
+    symbols = set(atoms.get_chemical_symbols())
+    crystal: Any = (np.asarray(atoms.cell), atoms.get_scaled_positions(), atoms.numbers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # spglib announces how it will report errors one day
+        group = spglib.get_symmetry_dataset(crystal, symprec=1e-3)
+    lattice = None if group is None else _CRYSTALS.get((int(group.number), len(group.std_types)))
+    if len(symbols) != 1 or group is None or lattice is None:
+        found = "no symmetry" if group is None else f"space group {group.international}"
+        raise InputError(
+            f"{path}: is not a bcc, fcc or diamond crystal of one element "
+            f"({atoms.get_chemical_formula()}, {found}); the benchmark knows only these"
+        )
+    return symbols.pop(), lattice, float(np.abs(np.linalg.det(group.std_lattice)) ** (1 / 3))

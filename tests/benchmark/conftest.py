@@ -1,0 +1,55 @@
+"""Potentials the benchmark tests share, and one that misbehaves on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from ase import Atoms
+
+import aldriver
+from aldriver.benchmark.cases import case_by_name
+from aldriver.core.recipe import Case
+from aldriver.potentials.base import Potential, Prediction
+
+
+class Changed(Potential):
+    """A potential whose predictions pass through a function (or raise)."""
+
+    family = "changed"
+
+    def __init__(self, inner: Potential, change: Callable[[Atoms, Prediction], Prediction]) -> None:
+        self.inner, self.change = inner, change
+        self.name, self.elements, self.fingerprint = inner.name, inner.elements, "changed0changed0"
+        self.calls = 0
+
+    def evaluate(self, frames: Sequence[Atoms], *, stress: bool = True, features: bool = False, batch_atoms=None):
+        self.calls += len(frames)
+        return [self.change(a, p) for a, p in zip(frames, self.inner.evaluate(frames, stress=stress), strict=True)]
+
+
+@pytest.fixture(scope="session")
+def changed() -> type[Changed]:
+    return Changed
+
+
+@pytest.fixture(scope="session")
+def fe(eam_fe: Potential) -> Potential:
+    """Mendelev et al., Phil. Mag. 83, 3977 (2003), potential 2."""
+    return eam_fe
+
+
+@pytest.fixture(scope="session")
+def cu() -> Potential:
+    """Mishin et al., Phys. Rev. B 63, 224106 (2001), potential EAM1."""
+    return aldriver.load("eam:Cu_mishin1.eam.alloy")
+
+
+@pytest.fixture(scope="session")
+def bcc_fe() -> Case:
+    return case_by_name("bcc-Fe", supercell=(3, 3, 3))
+
+
+@pytest.fixture(scope="session")
+def fcc_cu() -> Case:
+    return case_by_name("fcc-Cu", supercell=(3, 3, 3))
