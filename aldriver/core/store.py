@@ -191,8 +191,10 @@ class Ledger:
 
 
 @contextmanager
-def exclusive(path: Path, *, what: str) -> Iterator[None]:
+def exclusive(path: Path, *, what: str) -> Iterator[int]:
     """Hold an exclusive lock file; the kernel frees it when the process dies, however it dies.
+
+    Yields the file descriptor: processes that inherit it keep the lock until the last of them has died.
 
     Raises
     ------
@@ -213,4 +215,4 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
         handle.truncate()
         handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
         handle.flush()
-        yield
+        yield handle.fileno()

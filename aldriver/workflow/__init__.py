@@ -5,15 +5,15 @@ Owns the launchpad, the campaign's layout and the order of stages; what a stage 
 What the command line calls (all light to import; FireWorks and the stages are imported when work begins):
 
 ``campaign``
-    ``create(recipe_path, root, *, accept_changes=False) -> Campaign``  new campaign, or the existing one of that recipe
+    ``create(recipe_path, root, *, accept_changes=False) -> Campaign``  new campaign, or the one already there
     (``InputError``: the recipe changed, or `root` holds another campaign or foreign files);
-    ``open_campaign(root) -> Campaign``; ``Campaign`` has ``root, id, name, digest, recipe, ledger`` and the paths of the
-    layout (``stage(g, name)``, ``walker(g, i)``, ``potential(fp)``, ``labels``); ``promoted(campaign) -> Path | None``.
+    ``open_campaign(root) -> Campaign``; ``Campaign`` has ``root, id, name, digest, recipe, ledger`` and the paths of
+    the layout (``stage(g, name)``, ``walker(g, i)``, ``potential(fp)``, ``labels``); ``promoted(campaign) -> Path | None``.
 ``control``
     ``launch(root, *, launchpad=None) -> dict``  put what is missing on the launchpad, without working on it;
     ``resume(root, *, launchpad=None, force=False) -> dict``  rebuild the launchpad's intent from the files;
     ``cancel(root, *, launchpad=None, reason="") -> dict``  defuse the workflows, stop what runs here;
-    ``work(root=None, *, launchpad=None, category=None, max_tasks=0, wait=False) -> int``  take tasks until none is left.
+    ``work(root=None, *, launchpad=None, category=None, max_tasks=0, wait=False) -> int``  take tasks.
 ``run``
     ``run(root, *, workers=None, launchpad=None, on_event=None) -> Outcome``  rebuild, then work with local worker
     processes until the campaign ends; raises ``CampaignBusyError`` for a second run. ``Outcome`` has ``state``

@@ -1,0 +1,156 @@
+"""Train: refine on all labels so far, and fit the detector that guards the new potential."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aldriver.core.records import dumps
+from aldriver.workflow.campaign import Campaign
+from aldriver.workflow.stages import load_potential, publishing, seed_for
+from aldriver.workflow.storing import labelled_frames, publish_potential, test_frames, write_predictions
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from aldriver.train import TrainResult
+    from aldriver.workflow.progress import Progress
+
+
+def train_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
+    """``train/`` and, when training was accepted, ``potentials/<fingerprint>/`` with its detector.
+
+    Checkpoints lie in a work directory beside it until the stage is published, so that a killed training goes on where
+    it was. Without new labels, or with too few, nothing is trained and the reason is published.
+    """
+    if campaign.is_published(generation, "train"):
+        return
+    from aldriver.core.frames import write_frames
+
+    work = campaign.generation(generation) / ".work-train"
+    per_generation = labelled_frames(campaign, generation)
+    known, valid, notes = split(campaign, per_generation)
+    with publishing(campaign, "train", generation, campaign.stage(generation, "train")) as (tmp, progress):
+        write_frames(tmp / "train.extxyz", known)
+        write_frames(tmp / "valid.extxyz", valid)
+        facts: dict[str, Any] = {"n_train": len(known), "n_valid": len(valid), "split": notes}
+        reason = _why_not(per_generation, known, valid)
+        if reason:
+            facts |= {"accepted": False, "reason": reason, "fingerprint": None, "potential": None, "e0_shift": None}
+            (tmp / "history.jsonl").touch()
+        else:
+            facts |= _train(campaign, generation, known, valid, work, tmp, progress)
+        (tmp / "result.json").write_text(dumps(facts))
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def split(campaign: Campaign, per_generation: list[list[Atoms]]) -> tuple[list[Atoms], list[Atoms], list[str]]:
+    """Training and validation frames of all generations.
+
+    Each generation's frames are split on their own (groups never span generations), so a frame stays on its side for
+    good: what once validated is never trained on.
+    """
+    from aldriver.train import group_split
+
+    known: list[Atoms] = []
+    valid: list[Atoms] = []
+    notes = []
+    recipe = campaign.recipe
+    for g, frames in enumerate(per_generation, start=1):
+        groups = {str(f.info.get("group")) for f in frames}
+        if len(frames) < 2 or (len(groups) == 1 and valid):
+            known += frames
+            continue
+        sides = group_split(
+            frames, recipe.train.valid_fraction, seed_for(recipe.seed, "split", g), cut_single_group=True
+        )
+        known += [frames[i] for i in sides.train]
+        valid += [frames[i] for i in sides.valid]
+        notes.append(f"generation {g}: {sides.message}")
+    return known, valid, notes
+
+
+def _why_not(per_generation: list[list[Atoms]], known: list[Atoms], valid: list[Atoms]) -> str:
+    if not per_generation[-1]:
+        return "no new labels in this generation: nothing to train on"
+    if not known or not valid:
+        return f"{len(known) + len(valid)} labels are too few to train and validate on"
+    return ""
+
+
+def _train(
+    campaign: Campaign,
+    generation: int,
+    known: list[Atoms],
+    valid: list[Atoms],
+    work: Path,
+    out: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    from aldriver.train import train
+
+    recipe = campaign.recipe
+    first = 0 if recipe.train.start == "foundation" else generation - 1
+    start = load_potential(campaign, campaign.potential(campaign.decision(first)["promoted"]), "train")
+    progress.update(0, recipe.train.epochs, f"{len(known)} frames")
+
+    def epoch(line: dict[str, Any]) -> None:
+        done = int(line.get("epoch", progress.state["done"] + 1))
+        progress.update(done, recipe.train.epochs, f"{len(known)} frames")
+
+    work.mkdir(parents=True, exist_ok=True)
+    seed = seed_for(recipe.seed, "train", generation)
+    name = f"{campaign.name} generation {generation}"
+    result = train(start, known, valid, recipe.train, work, seed=seed, on_epoch=epoch, name=name)
+    history = work / "history.jsonl"
+    (out / "history.jsonl").write_text(history.read_text() if history.is_file() else "")
+    facts = {
+        "accepted": result.accepted,
+        "reason": result.reason,
+        "e0_shift": result.e0_shift,
+        "before": result.before,
+        "after": result.after,
+        "best_epoch": result.best_epoch,
+        "checks": result.checks,
+        "trainable": result.trainable,
+        "seconds": result.seconds,
+        "cpu_s": result.cpu_s,
+        "start": start.fingerprint,
+        "strategy": recipe.train.strategy,
+        "fingerprint": None,
+        "potential": None,
+    }
+    if result.accepted:
+        facts |= _publish(campaign, generation, start.fingerprint, result, known, valid, out, progress)
+    return facts
+
+
+def _publish(
+    campaign: Campaign,
+    generation: int,
+    parent: str,
+    result: TrainResult,
+    known: list[Atoms],
+    valid: list[Atoms],
+    out: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The new potential with its detector; what it predicts on the test set (else on the validation frames)."""
+    from aldriver.detect import Detector
+
+    progress.update(note="fitting the detector")
+    potential = result.potential
+    detector = Detector.fit(known, potential, campaign.recipe.detect, heldout=valid)
+    card = {
+        "generation": generation,
+        "name": potential.name,
+        "parent": parent,
+        "e0_shift": result.e0_shift,
+        "n_train": len(known),
+        "n_valid": len(valid),
+        "validation": result.after,
+    }
+    folder = publish_potential(campaign, potential, detector, card)
+    write_predictions(out / "predictions_test.npz", potential, test_frames(campaign) or valid, result.e0_shift)
+    return {"fingerprint": potential.fingerprint, "potential": folder.relative_to(campaign.root).as_posix()}

@@ -1,0 +1,73 @@
+"""What several stages write alike: potentials with their detector, predictions, and the labelled data so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aldriver.core.records import dumps, read_json
+from aldriver.core.store import is_published, publish
+from aldriver.workflow.campaign import Campaign
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from aldriver.detect import Detector
+    from aldriver.potentials import Potential
+
+
+def publish_potential(campaign: Campaign, potential: Potential, detector: Detector, card: dict[str, Any]) -> Path:
+    """``potentials/<fingerprint>/``: the bundle, its detector and ``card.json``, in one go."""
+    from aldriver.potentials.bundle import save_bundle
+
+    final = campaign.potential(potential.fingerprint)
+    if not is_published(final):
+        with publish(final) as tmp:
+            save_bundle(potential, tmp, parent=card.get("parent"))
+            detector.save(tmp / "detector")
+            facts = {"fingerprint": potential.fingerprint, "campaign": campaign.id, "recipe": campaign.digest}
+            (tmp / "card.json").write_text(dumps(facts | card))
+    return final
+
+
+def card(campaign: Campaign, fingerprint: str) -> dict[str, Any]:
+    """``card.json`` of a potential: generation, parent, energy shift."""
+    return dict(read_json(campaign.potential(fingerprint) / "card.json"))
+
+
+def write_predictions(path: Path, potential: Potential, frames: list[Atoms], shift: Mapping[str, float] | None) -> None:
+    """Reference and predicted values for parity plots: energies (eV, total, shifted), forces (eV/Å, all atoms)."""
+    from aldriver.core.frames import label_of
+    from aldriver.train import shifted_energy
+
+    predictions = potential.evaluate(frames, stress=False)
+    np.savez_compressed(
+        path,
+        energies_ref=np.array([shifted_energy(a, label_of(a, "energy"), shift) for a in frames]),
+        energies_pred=np.array([p.energy for p in predictions]),
+        forces_ref=np.concatenate([label_of(a, "forces") for a in frames]),
+        forces_pred=np.concatenate([p.forces for p in predictions]),
+        n_atoms=np.array([len(a) for a in frames]),
+    )
+
+
+def labelled_frames(campaign: Campaign, generation: int) -> list[list[Atoms]]:
+    """Good labels of generations 1 to `generation`, one list each."""
+    from aldriver.core.frames import read_frames
+
+    found = []
+    for g in range(1, generation + 1):
+        path = campaign.stage(g, "label") / "dataset.extxyz"
+        found.append(read_frames(path, labelled=True) if path.is_file() else [])
+    return found
+
+
+def test_frames(campaign: Campaign) -> list[Atoms]:
+    """The independent test set, empty when the campaign has none."""
+    from aldriver.core.frames import read_frames
+
+    path = campaign.stage(0, "reference") / "test.extxyz"
+    return read_frames(path, labelled=True) if path.is_file() else []
