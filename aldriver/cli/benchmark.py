@@ -31,7 +31,7 @@ def benchmark(
     unknown = sorted(set(wanted) - set(ALL))
     if unknown or not wanted:
         raise InputError(f"--properties: unknown {', '.join(unknown) or '(none given)'}; allowed: {', '.join(ALL)}")
-    from aldriver.benchmark.reference import case_by_name
+    from aldriver.benchmark.cases import case_by_name
     from aldriver.core.recipe import Benchmark
 
     cases = [case_by_name(name, supercell=_supercell(supercell)) for name in structure]

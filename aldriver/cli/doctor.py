@@ -89,7 +89,7 @@ def _chgnet() -> str:
 def _launchpad() -> str:
     from aldriver.workflow.launchpad import describe
 
-    return describe()
+    return describe(None)
 
 
 def recipe_checks(recipe: Recipe) -> list[Check]:
