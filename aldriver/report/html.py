@@ -1,0 +1,177 @@
+"""The page: puts summary, figures and tables into one HTML file with style, script and Plotly inside it."""
+
+from __future__ import annotations
+
+import time
+from html import escape
+from importlib.resources import files
+from string import Template
+
+import yaml
+
+from aldriver import __version__
+from aldriver.core.records import dumps
+from aldriver.report import detection, figures, summary, tables
+from aldriver.report.data import Campaign
+from aldriver.report.figures import Figure
+
+# The policy makes the promise binding: a browser refuses any request the page might try.
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
+style-src 'unsafe-inline'; img-src data: blob:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the results</a>
+<header>
+<p class="kicker">aldriver campaign report</p>
+<h1>$name</h1>
+<p class="state"><span class="tag $mood">$state</span> $about</p>
+$summary
+<dl class="tiles">$tiles</dl>
+$missing
+</header>
+<nav aria-label="Sections">$links</nav>
+<main id="main">
+$sections
+</main>
+<footer>Written by aldriver $version on $now from the files of the campaign. This page loads nothing from a network.</footer>
+<script type="application/json" id="figures">$specs</script>
+<script>$plotly</script>
+<script>$script</script>
+</body>
+</html>
+""")
+
+_MOODS = {"finished": "good", "under way": "fair"}
+
+
+def render(campaign: Campaign) -> str:
+    """The whole page as text."""
+    from plotly.offline import get_plotlyjs
+
+    groups = {
+        "errors": figures.error_figures(campaign),
+        "parity": figures.parity_figures(campaign),
+        "scores": detection.distribution_figures(campaign),
+        "explored": [detection.map_figure(campaign), detection.coverage_figure(campaign)],
+        "cost": [figures.cost_figure(campaign)],
+    }
+    specs = {f.key: f.spec for group in groups.values() for f in group if f.spec is not None}
+    word, about = summary.state(campaign)
+    here = files("aldriver.report")
+    sections = _sections(campaign, groups)
+    return _PAGE.substitute(
+        title=escape(f"{campaign.name}: aldriver report"),
+        name=escape(campaign.name),
+        style=here.joinpath("style.css").read_text(),
+        mood=_MOODS.get(word, ""),
+        state=escape(word),
+        about=escape(about),
+        summary=_summary(campaign),
+        tiles="".join(
+            f"<div><dt>{escape(t.title)}</dt><dd><b>{escape(t.value)}</b> <span>{escape(t.note)}</span></dd></div>"
+            for t in summary.tiles(campaign)
+        ),
+        missing=_missing(campaign),
+        links="".join(f'<a href="#{key}">{title}</a>' for key, title, _, _ in sections),
+        sections="\n".join(
+            f'<section id="{key}"><h2>{title}</h2>\n<p class="lead">{lead}</p>\n{body}\n</section>'
+            for key, title, lead, body in sections
+        ),
+        version=escape(__version__),
+        now=time.strftime("%Y-%m-%d %H:%M"),
+        specs=script_safe(dumps(specs, indent=None)),
+        plotly=get_plotlyjs().replace("</script", "<\\/script"),
+        script=here.joinpath("page.js").read_text(),
+    )
+
+
+def script_safe(text: str) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _sections(campaign: Campaign, groups: dict[str, list[Figure]]) -> list[tuple[str, str, str, str]]:
+    """Key, title, introduction (HTML) and body of each section."""
+    label = campaign.recipe.get("label")
+    engine = escape(str(label.get("engine"))) if isinstance(label, dict) and label.get("engine") else "the reference"
+    return [
+        ("errors", "Errors", "How far energies, forces and stresses are from the reference.", _grid(groups["errors"])),
+        (
+            "benchmark",
+            "Benchmark",
+            f"Deviation from the reference: <span class='dev good'>up to {100 * tables.GOOD:.0f} %</span> "
+            f"<span class='dev fair'>up to {100 * tables.FAIR:.0f} %</span> <span class='dev bad'>more</span>. "
+            "A value whose relaxation did not converge is shown, but never counted.",
+            tables.benchmark_table(campaign),
+        ),
+        ("decisions", "Decisions", "What the gate decided after each generation, and why.", tables.timeline(campaign)),
+        ("parity", "Parity", "Predicted against reference, before and after.", _grid(groups["parity"])),
+        (
+            "detection",
+            "Detection",
+            "How unusual a frame looks to the detector. Explored frames to the right of the threshold are candidates "
+            "for a label.",
+            _grid(groups["scores"]),
+        ),
+        (
+            "exploration",
+            "Exploration",
+            "Where MD with each generation's potential went.",
+            _grid(groups["explored"]) + _details("All walkers", tables.walker_table(campaign)),
+        ),
+        ("labels", "Labels", f"Every frame sent to {engine}, and what came back.", tables.label_table(campaign)),
+        (
+            "cost",
+            "Cost",
+            "Where the computer time went.",
+            _grid(groups["cost"]) + _details("By generation", tables.cost_table(campaign)),
+        ),
+        ("recipe", "Recipe", "The settings of this campaign, defaults filled in.", _recipe(campaign)),
+    ]
+
+
+def _summary(campaign: Campaign) -> str:
+    return "".join(f'<p class="summary">{escape(line)}</p>' for line in summary.sentences(campaign))
+
+
+def _missing(campaign: Campaign) -> str:
+    notes = summary.missing(campaign)
+    if not notes:
+        return ""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<aside class="notes" aria-label="Not in this report"><h2>Not in this report</h2><ul>{items}</ul></aside>'
+
+
+def _recipe(campaign: Campaign) -> str:
+    if not campaign.recipe:
+        return tables.nothing("recipe.yaml could not be read.")
+    text = yaml.safe_dump(campaign.recipe, sort_keys=False, allow_unicode=True, width=100)
+    body = f'<pre class="scroll tall" tabindex="0" role="region" aria-label="Recipe">{escape(text)}</pre>'
+    return _details("recipe.yaml", body)
+
+
+def _details(title: str, body: str) -> str:
+    return f"<details><summary>{title}</summary>{body}</details>" if body else ""
+
+
+def _grid(group: list[Figure]) -> str:
+    return f'<div class="grid n{len(group)}">' + "\n".join(_figure(f) for f in group) + "</div>"
+
+
+def _figure(figure: Figure) -> str:
+    key, title = escape(figure.key), escape(figure.title)
+    if figure.spec is None:
+        return f"<figure><h3>{title}</h3>{tables.nothing(figure.missing)}</figure>"
+    return (
+        f'<figure><div class="head"><h3>{title}</h3><button type="button" data-save="{key}" '
+        f'aria-label="Save the figure {title} as SVG">save</button></div><div class="plot" id="plot-{key}" data-figure="{key}" role="img" '
+        f'aria-label="{escape(figure.alt)}"></div><figcaption>{escape(figure.caption)}</figcaption></figure>'
+    )

@@ -1,0 +1,112 @@
+"""Numbers, units, reason codes and stages in the words of a materials scientist. Reads no file."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+METRICS = {
+    "energy_rmse_meV_atom": ("Energy", "meV/atom"),
+    "forces_rmse_meV_A": ("Force", "meV/Å"),
+    "stress_rmse_GPa": ("Stress", "GPa"),
+}
+"""Key in an evaluation: name and unit in the report."""
+
+SIGNALS = {
+    "soap_q": "SOAP Q-residual",
+    "soap_t2": "SOAP T²",
+    "feature_distance": "Feature distance",
+}
+
+PROPERTIES = {
+    "lattice_constant": "Lattice constant",
+    "bulk_modulus": "Bulk modulus",
+    "c11": "C₁₁",
+    "c12": "C₁₂",
+    "c44": "C₄₄",
+    "c_prime": "C′",
+    "vacancy_formation_energy": "Vacancy formation energy",
+}
+
+REASONS = {
+    "completed": "ran to the end",
+    "hot": "stopped: temperature above the limit",
+    "too_close": "stopped: two atoms came too close",
+    "not_finite": "stopped: a number was not finite",
+    "energy_jump": "stopped: the potential energy jumped",
+    "lost_atoms": "stopped: atoms were lost",
+    "force": "stopped: a force above the limit",
+    "error": "stopped by an error",
+}
+
+DECISIONS = {
+    "promote": "promoted",
+    "hold": "held: the potential before it stays",
+    "rollback": "rolled back",
+    "stop": "campaign stopped",
+}
+
+STAGES = ("reference", "explore", "select", "label", "train", "benchmark", "gate")
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """`digits` significant digits, no exponent for everyday sizes, a real minus sign; ``–`` for no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    if magnitude < -4 or magnitude > 6:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa} × 10^{int(exponent)}".replace("-", "−")
+    return f"{value:,.{max(digits - 1 - magnitude, 0)}f}".replace("-", "−").replace(",", " ")
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """Fixed decimals with an explicit sign; ``±0.0`` when it rounds to zero."""
+    text = f"{abs(value):.{digits}f}"
+    sign = "±" if float(text) == 0 else "+" if value > 0 else "−"
+    return sign + text
+
+
+def percent(value: float) -> str:
+    """Signed per cent, fewer decimals for large ones."""
+    return f"{signed(100 * value, 0 if abs(value) >= 0.995 else 1)} %"
+
+
+def duration(seconds: Any) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        return "–"
+    if seconds < 120:
+        return f"{number(seconds, 2) if seconds < 10 else round(seconds)} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def count(n: int, noun: str, plural: str | None = None) -> str:
+    """``1 label``, ``2 labels``."""
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def listed(items: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def property_name(key: str) -> str:
+    """Name of a benchmarked property."""
+    return PROPERTIES.get(key, key.replace("_", " ").capitalize())
+
+
+def signal_name(key: str) -> str:
+    """Name of a detector signal."""
+    return SIGNALS.get(key, key.replace("_", " "))
+
+
+def finite(value: Any) -> float | None:
+    """The value as a float, or None when it is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
