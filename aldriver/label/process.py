@@ -5,6 +5,7 @@ What the process computes, and whether its output is any good, is the engine's m
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -93,18 +94,11 @@ def run_process(
         # the marker is on disk before the process is there: no moment in which kill -9 leaves an unknown orphan
         _write_record(record, command, marker, pid=None)
         try:
-            with stdout.open("wb") as out, stderr.open("wb") as err:
-                child = subprocess.Popen(
-                    list(command),
-                    cwd=cwd,
-                    env=full_env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    start_new_session=True,
-                )
-        except (FileNotFoundError, PermissionError) as error:
+            child = _start(command, cwd, full_env, stdout, stderr)
+        except OSError as error:
             record.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
             message = f"'{command[0]}' could not be started: {error.strerror}"
             return RunResult(outcome="missing", returncode=None, seconds=0.0, cpu_s=0.0, message=message)
         outcome: Literal["done", "timeout", "cancelled"] = "cancelled"
@@ -125,6 +119,15 @@ def run_process(
         cpu_s=usage.ru_utime + usage.ru_stime,
         message=_explain(outcome, child.returncode, seconds),
     )
+
+
+def _start(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path
+) -> subprocess.Popen[bytes]:
+    with stdout.open("wb") as out, stderr.open("wb") as err:
+        return subprocess.Popen(
+            list(command), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+        )
 
 
 def _wait(pid: int, deadline: float, cancel: threading.Event) -> Literal["done", "timeout", "cancelled"]:

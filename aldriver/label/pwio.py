@@ -229,7 +229,7 @@ def _forces(text: str, n: int | None) -> NDArray[np.float64] | None:
 
 
 def _stress(text: str) -> NDArray[np.float64] | None:
-    """Voigt stress (ASE sign) of the last block, from its Ry/bohr³ columns, which have more digits than the kbar ones."""
+    """Voigt stress (ASE sign) of the last block, from its Ry/bohr³ columns (more digits than the kbar ones)."""
     start = text.rfind("total   stress")
     if start < 0:
         return None

@@ -15,7 +15,14 @@ from aldriver.label import make_labeler
 from aldriver.label.base import Label, Labeler, LabelSpec
 from aldriver.potentials.base import Potential, Prediction
 
-UPF_V2 = '<UPF version="2.0.1">\n<PP_HEADER\nelement="Si"\nfunctional=" SLA  PW   PBE  PBE"\nz_valence="4.000e0"\n/>\n</UPF>\n'
+UPF_V2 = """<UPF version="2.0.1">
+<PP_HEADER
+element="Si"
+functional=" SLA  PW   PBE  PBE"
+z_valence="4.000e0"
+/>
+</UPF>
+"""
 
 
 class Springs(Potential):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from label_stubs import script
 
 from aldriver.core.records import dumps, read_json
@@ -68,6 +70,13 @@ def test_a_missing_program_is_an_outcome_not_an_exception(tmp_path):
     result = run_process(["no-such-program-x"], cwd=tmp_path, stdout=tmp_path / "o", stderr=tmp_path / "e", timeout_s=1)
     assert result.outcome == "missing"
     assert "no-such-program-x" in result.message
+    (tmp_path / "text").write_bytes(b"\x7fnot a program")
+    (tmp_path / "text").chmod(0o755)
+    out, err = tmp_path / "o", tmp_path / "e"
+    result = run_process([str(tmp_path / "text")], cwd=tmp_path, stdout=out, stderr=err, timeout_s=1)
+    assert result.outcome == "missing"
+    assert "Exec format error" in result.message
+    assert not (tmp_path / PGID_FILE).exists()
 
 
 def test_timeout_ends_the_group_with_grandchildren_even_those_that_ignore_sigterm_or_leave_the_session(tmp_path):
@@ -207,3 +216,16 @@ def test_a_zombie_does_not_count_as_alive():
         assert Path(f"/proc/{child.pid}").exists()
     finally:
         child.wait()
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed")
+def test_ranks_that_mpirun_started_end_with_it(tmp_path):
+    rank = script(tmp_path / "rank", f"echo $$ >> {tmp_path}/pids\nexec sleep 300")
+    launcher = f"exec mpirun -np 2 --oversubscribe {rank}"
+    result = run(tmp_path, launcher, timeout_s=4.0, grace_s=2.0)
+    pids = pids_in(tmp_path / "pids")
+    if result.outcome == "done" and not pids:
+        pytest.skip(f"mpirun does not start ranks here: {(tmp_path / 'err').read_text()[:200]}")
+    assert result.outcome == "timeout"
+    assert len(pids) == 2
+    assert not [p for p in pids if is_alive(p)]
