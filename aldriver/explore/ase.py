@@ -5,7 +5,7 @@ Judging samples is the walker's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def integrator(atoms: Atoms, protocol: MDProtocol) -> Any:
 
 def ase_samples(
     potential: Potential, atoms: Atoms, protocol: MDProtocol, *, features: bool = False
-) -> Iterator[Sample]:
+) -> Generator[Sample, None, None]:
     """Run a protocol in ASE; yields the start (step 0), then a sample every ``protocol.sample_every`` steps.
 
     Parameters

@@ -6,7 +6,7 @@ Integration is in ``lammps.py`` and ``ase.py``; judging samples is the walker's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ class Engine(Protocol):
 
     def __call__(
         self, potential: Potential, atoms: Atoms, protocol: MDProtocol, *, features: bool = False
-    ) -> Iterator[Sample]:
+    ) -> Generator[Sample, None, None]:
         """Samples of one run; :class:`RunStopped` ends it early."""
 
 

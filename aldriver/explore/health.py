@@ -15,9 +15,7 @@ from ase.data import chemical_symbols, covalent_radii
 
 from aldriver.potentials.base import Prediction
 
-ReasonCode = Literal[
-    "completed", "hot", "too_close", "not_finite", "energy_jump", "lost_atoms", "force", "error"
-]
+ReasonCode = Literal["completed", "hot", "too_close", "not_finite", "energy_jump", "lost_atoms", "force", "error"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def closest_pair(atoms: Atoms, fraction: float) -> tuple[float, int, int, float]
     from matscipy.neighbours import neighbour_list
 
     radii = covalent_radii[atoms.numbers]
-    cutoff = 2.0 * fraction * float(radii.max())
+    cutoff = max(2.0 * fraction * float(radii.max()), 1.0)  # a tiny cutoff would make matscipy's grid overflow
     i, j, d = neighbour_list("ijd", atoms, cutoff)
     if len(d) == 0:
         return None

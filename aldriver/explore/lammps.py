@@ -10,7 +10,7 @@ when it reneighbours, so samples are unwrapped with its image flags; the box mov
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,7 +225,7 @@ def _explained(error: Exception, step: int) -> RunStopped:
 
 def lammps_samples(
     potential: Potential, atoms: Atoms, protocol: MDProtocol, *, features: bool = False
-) -> Iterator[Sample]:
+) -> Generator[Sample, None, None]:
     """Run a protocol in LAMMPS; yields the start (step 0), then a sample every ``protocol.sample_every`` steps.
 
     Parameters

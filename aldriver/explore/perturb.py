@@ -18,7 +18,7 @@ def rattle(atoms: Atoms, amplitude: float, *, seed: int = 0) -> Atoms:
     if amplitude < 0:
         raise InputError(f"rattle amplitude must not be negative (got {amplitude} Å)")
     moved = atoms.copy()
-    shift = np.random.default_rng(seed).normal(scale=amplitude, size=(len(atoms), 3)) if amplitude else 0.0
+    shift = amplitude * np.random.default_rng(seed).normal(size=(len(atoms), 3))
     moved.positions += shift - np.mean(shift, axis=0)
     return moved
 

@@ -6,7 +6,8 @@ Integrating is the engines' business, scoring the detector's, and storing the re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -128,30 +129,25 @@ class _Walk:
 
     def follow(self, engine: Engine, potential: Potential, protocol: MDProtocol, *, features: bool) -> Reason:
         """Take samples until the run or the walker's health ends."""
-        run = iter(engine(potential, self.start, protocol, features=features))
-        try:
+        with closing(engine(potential, self.start, protocol, features=features)) as run:
             while True:
-                try:
-                    sample = next(run)
-                except StopIteration:
-                    return Reason("completed", f"{self.step} steps")
-                reason = self._take(sample)
+                sample = self._next(run)
+                reason = sample if isinstance(sample, Reason) else self._take(sample)
                 if reason is not None:
                     return reason
+
+    def _next(self, run: Iterator[Sample]) -> Sample | Reason:
+        try:
+            return next(run)
+        except StopIteration:
+            return Reason("completed", f"{self.step} steps")
         except RunStopped as stop:
             self.step = max(self.step, stop.step)
             return stop.reason
         except InputError:
             raise
-        except _Callback as error:
-            assert error.__cause__ is not None
-            raise error.__cause__ from None
         except Exception as error:
-            return Reason("error", f"{type(error).__name__}: {error}")
-        finally:
-            close = getattr(run, "close", None)
-            if close is not None:
-                close()
+            return Reason("error", f"after step {self.step}: {type(error).__name__}: {error}")
 
     def _take(self, sample: Sample) -> Reason | None:
         self.step = sample.step
@@ -162,21 +158,17 @@ class _Walk:
         self.energy = prediction.energy
         if sample.step == 0:
             return None
-        scores = dict(self.scorer(atoms, prediction)) if self.scorer is not None else {}
+        try:
+            scores = dict(self.scorer(atoms, prediction)) if self.scorer is not None else {}
+        except Exception as error:
+            return Reason("error", f"scoring step {sample.step} failed: {type(error).__name__}: {error}")
         frame = _frame(sample, self.group, scores)
         self.frames.append(frame)
         self.scores.append(scores)
         self.last = frame.copy()
         if self.on_sample is not None:
-            try:
-                self.on_sample(frame, scores)
-            except Exception as error:
-                raise _Callback from error
+            self.on_sample(frame, scores)
         return None
-
-
-class _Callback(Exception):
-    """Carries an exception of the caller's own `on_sample` past the handler of walker errors."""
 
 
 def _frame(sample: Sample, group: str, scores: dict[str, float]) -> Atoms:
