@@ -44,7 +44,7 @@ def site_outputs(model: Any, batch: Any) -> SiteOutputs:
     atom_weights = model.bond_weights_ag(batch.bond_bases_ag)
     bond_weights = model.bond_weights_bg(batch.bond_bases_bg)
     has_angles = len(batch.angle_bases) != 0
-    angles = model.angle_embedding(batch.angle_bases) if has_angles else None
+    angles = model.angle_embedding(batch.angle_bases) if has_angles else batch.angle_bases
     centre, neighbour = batch.batched_atom_graph.unbind(1)
     edges = (centre, batch.directed2undirected, neighbour)
     magmoms = None
@@ -75,7 +75,7 @@ def _atom_conv(
 
 
 def _bond_conv(
-    layer: Any, atoms: Tensor, bonds: Tensor, weights: Tensor, angles: Tensor | None, triples: tuple[Tensor, ...]
+    layer: Any, atoms: Tensor, bonds: Tensor, weights: Tensor, angles: Tensor, triples: tuple[Tensor, ...]
 ) -> Tensor:
     centre, first, second = triples
     messages = _gated(layer.twoBody_bond, [(bonds, first), (bonds, second), (angles, None), (atoms, centre)])
@@ -84,7 +84,7 @@ def _bond_conv(
 
 
 def _angle_update(
-    layer: Any, atoms: Tensor, bonds: Tensor, angles: Tensor | None, triples: tuple[Tensor, ...]
+    layer: Any, atoms: Tensor, bonds: Tensor, angles: Tensor, triples: tuple[Tensor, ...]
 ) -> Tensor:
     centre, first, second = triples
     new = _gated(layer.twoBody_bond, [(bonds, first), (bonds, second), (angles, None), (atoms, centre)])

@@ -8,6 +8,9 @@ import numpy as np
 from ase.geometry import complete_cell
 from numpy.typing import ArrayLike, NDArray
 
+WRAP = 0.08
+"""Cells are cut a little below zero: atoms that vibrate about the origin, where crystals have atoms, don't jump."""
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -16,7 +19,7 @@ class Pairs:
     Attributes
     ----------
     frac
-        (N, 3) fractional coordinates, wrapped into [0, 1) along periodic directions.
+        (N, 3) fractional coordinates, wrapped into [-WRAP, 1 - WRAP) along periodic directions.
     cell
         3×3, Å; missing vectors of a non-periodic cell are completed by unit vectors.
     i, j, shift
@@ -63,7 +66,7 @@ class NeighbourList:
         """Pairs of (N, 3) positions in a 3×3 cell, both Å."""
         box = complete_cell(np.asarray(cell, dtype=float))
         frac = np.asarray(positions, dtype=float) @ np.linalg.inv(box)
-        wrapped = frac - np.floor(frac) * self.pbc
+        wrapped = frac - np.floor(frac + WRAP) * self.pbc
         if not self._valid(wrapped, box):
             self._search(wrapped, box)
         return self._within_cutoff(wrapped, box)

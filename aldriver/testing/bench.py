@@ -1,0 +1,248 @@
+"""Paired speed measurements against the libraries aldriver builds on: ``python -m aldriver.testing.bench --json PATH``.
+
+Ratios of CPU time, the two sides in turn within one process, so that a busy machine slows both. Correctness is tested
+elsewhere; a bench still refuses to compare two sides that do not agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+
+from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.records import dumps, jsonable
+from aldriver.core.store import atomic_write
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """How many times faster (or smaller, as `what` says) than the baseline.
+
+    Attributes
+    ----------
+    ratios
+        Baseline over ours, one per paired repeat.
+    baseline_ms, ours_ms
+        Medians of CPU time, ms.
+    target
+        The median ratio that is promised, or None.
+    notes
+        Further numbers, e.g. the largest difference between the two sides.
+    """
+
+    name: str
+    what: str
+    ratios: Sequence[float]
+    baseline_ms: float
+    ours_ms: float
+    target: float | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """Median of the ratios."""
+        return statistics.median(self.ratios)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the median reaches the target (True where there is none)."""
+        return self.target is None or self.ratio >= self.target
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary, with median, min and max."""
+        entry = jsonable(self)
+        return entry | {
+            "ratio": {"median": self.ratio, "min": min(self.ratios), "max": max(self.ratios)},
+            "reached": self.reached,
+        }
+
+
+Bench = Callable[[int], BenchResult]
+BENCHES: dict[str, Bench] = {}
+
+
+def bench(name: str) -> Callable[[Bench], Bench]:
+    """Register a function (repeats → result) as a bench."""
+
+    def add(function: Bench) -> Bench:
+        BENCHES[name] = function
+        return function
+
+    return add
+
+
+def paired(
+    baseline: Callable[[int], Any], ours: Callable[[int], Any], repeats: int
+) -> tuple[list[float], float, float]:
+    """Time two functions in turn (each gets the repeat's number); CPU ratios and the median CPU times in ms.
+
+    The order alternates, and one unmeasured call of each comes first.
+    """
+    baseline(-1)
+    ours(-1)
+    times: list[tuple[float, float]] = []
+    for k in range(repeats):
+        pair = [_cpu(f, k) for f in ((baseline, ours) if k % 2 == 0 else (ours, baseline))]
+        times.append((pair[0], pair[1]) if k % 2 == 0 else (pair[1], pair[0]))
+    ratios = [b / o for b, o in times]
+    return ratios, 1e3 * statistics.median(b for b, _ in times), 1e3 * statistics.median(o for _, o in times)
+
+
+def _cpu(function: Callable[[int], Any], k: int) -> float:
+    start = time.process_time()
+    function(k)
+    return time.process_time() - start
+
+
+def rattled_copper(n: int = 3) -> Atoms:
+    """fcc Cu, 4 n³ atoms, displacements of 0.05 Å."""
+    atoms = bulk("Cu", "fcc", a=3.61, cubic=True) * (n, n, n)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+@bench("chgnet_joint_backward")
+def chgnet_joint_backward(repeats: int = 7, version: str = "0.3.0") -> BenchResult:
+    """Energy, forces and stress of 108 atoms: ours against chgnet's own ASE calculator, graphs included."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        from chgnet.model import CHGNet
+        from chgnet.model.dynamics import CHGNetCalculator
+
+        theirs = CHGNetCalculator(CHGNet.load(model_name=version, use_device="cpu", verbose=False), use_device="cpu")
+    from aldriver.potentials.chgnet import CHGNetPotential
+
+    potential = CHGNetPotential.foundation(version)
+    atoms = rattled_copper()
+
+    def frame(k: int) -> Atoms:
+        moved = atoms.copy()
+        moved.rattle(0.001, seed=k + 1)
+        return moved
+
+    def run_theirs(k: int) -> Any:
+        theirs.calculate(frame(k), task="efs")
+        return theirs.results
+
+    expected, got = run_theirs(0), potential.evaluate([frame(0)])[0]
+    off = float(np.abs(expected["forces"] - got.forces).max())
+    if off > 1e-5:
+        raise AldriverError(f"forces differ from chgnet's by {off:.1e} eV/Å: nothing to compare")
+    ratios, baseline_ms, ours_ms = paired(run_theirs, lambda k: potential.evaluate([frame(k)]), repeats)
+    return BenchResult(
+        name="chgnet_joint_backward",
+        what=f"E, F and stress of 108 Cu atoms, CHGNet {version}: CHGNetCalculator / aldriver",
+        ratios=ratios,
+        baseline_ms=baseline_ms,
+        ours_ms=ours_ms,
+        target=1.6,
+        notes={"max_force_difference_eV_A": off, "atoms": len(atoms)},
+    )
+
+
+@bench("chgnet_graph_along_a_trajectory")
+def chgnet_graph_along_a_trajectory(repeats: int = 7) -> BenchResult:
+    """Graph of 108 atoms at each step: ours with a skin list against chgnet's converter."""
+    from chgnet.graph import CrystalGraphConverter
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    from aldriver.potentials.chgnet_graph import crystal_graph
+    from aldriver.potentials.neighbours import NeighbourList
+
+    converter = CrystalGraphConverter(atom_graph_cutoff=6, bond_graph_cutoff=3)
+    atoms = rattled_copper()
+    neighbours = NeighbourList(6.0, skin=1.0)
+
+    def ours(k: int) -> Any:
+        import torch
+
+        moved = atoms.copy()
+        moved.rattle(0.01, seed=k + 1)
+        pairs = neighbours(moved.positions, np.asarray(moved.cell))
+        return crystal_graph(moved.numbers, pairs, atom_cutoff=6.0, bond_cutoff=3.0, dtype=torch.float32)
+
+    def theirs(k: int) -> Any:
+        moved = atoms.copy()
+        moved.rattle(0.01, seed=k + 1)
+        return converter(AseAtomsAdaptor.get_structure(moved))
+
+    if len(ours(0).bond_graph) != len(theirs(0).bond_graph):
+        raise AldriverError("the two graphs have different numbers of angles: nothing to compare")
+    ratios, baseline_ms, ours_ms = paired(theirs, ours, repeats)
+    return BenchResult(
+        name="chgnet_graph_along_a_trajectory",
+        what="crystal graph of 108 Cu atoms, each step: CrystalGraphConverter / aldriver",
+        ratios=ratios,
+        baseline_ms=baseline_ms,
+        ours_ms=ours_ms,
+    )
+
+
+def run(names: Sequence[str] = (), *, repeats: int = 7) -> list[BenchResult]:
+    """Run the named benches (all by default), on one thread.
+
+    Raises
+    ------
+    InputError
+        When there is no such bench.
+    """
+    import torch
+
+    unknown = sorted(set(names) - set(BENCHES))
+    if unknown:
+        raise InputError(f"no such bench: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [BENCHES[name](repeats) for name in (names or BENCHES)]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table of ratios, write them as JSON; 1 when a target is missed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m aldriver.testing.bench", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("names", nargs="*", help=f"which (default: all of {', '.join(BENCHES)})")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--repeats", type=int, default=7, help="paired repeats (default: 7)")
+    options = parser.parse_args(argv)
+    results = run(options.names, repeats=options.repeats)
+    _print(results)
+    if options.json:
+        entries = [r.to_json() for r in results]
+        atomic_write(options.json, dumps({"machine": platform.processor() or platform.machine(), "benches": entries}))
+    return 0 if all(r.reached for r in results) else 1
+
+
+def _print(results: Sequence[BenchResult]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("times faster", "min-max", "target", "ms: theirs", "ours", "what")
+    for r in results:
+        target = "-" if r.target is None else f"{r.target:g} {'reached' if r.reached else 'missed'}"
+        spread = f"{min(r.ratios):.2f}-{max(r.ratios):.2f}"
+        table.add_row(f"{r.ratio:.2f}", spread, target, f"{r.baseline_ms:.1f}", f"{r.ours_ms:.1f}", r.what)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    import sys
+
+    # under -m this file is '__main__': run the importable module, whose registry other rooms add to
+    from aldriver.testing.bench import main as entry
+
+    sys.exit(entry())
