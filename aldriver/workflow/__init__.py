@@ -8,7 +8,7 @@ What the command line calls (all light to import; FireWorks and the stages are i
     ``create(recipe_path, root, *, accept_changes=False) -> Campaign``  new campaign, or the one already there
     (``InputError``: the recipe changed, or `root` holds another campaign or foreign files);
     ``open_campaign(root) -> Campaign``; ``Campaign`` has ``root, id, name, digest, recipe, ledger`` and the paths of
-    the layout (``stage(g, name)``, ``walker(g, i)``, ``potential(fp)``, ``labels``); ``promoted(campaign) -> Path | None``.
+    the layout (``stage(g, name)``, ``walker(g, i)``, ``potential(fp)``); ``promoted(campaign) -> Path | None``.
 ``control``
     ``launch(root, *, launchpad=None) -> dict``  put what is missing on the launchpad, without working on it;
     ``resume(root, *, launchpad=None, force=False) -> dict``  rebuild the launchpad's intent from the files;

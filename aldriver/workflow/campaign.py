@@ -56,8 +56,8 @@ class Campaign:
         path = self.root / RECIPE_FILE
         if not path.is_file() or sha256_file(path) != read_json(self.root / CAMPAIGN_FILE).get("recipe_sha256"):
             raise InputError(
-                f"{path}: is missing or was edited by hand. Change your own recipe instead and give it to `aldriver run` "
-                "or `resume` with --accept-changes, so that the change is recorded."
+                f"{path}: is missing or was edited by hand. Change your own recipe instead and give it to "
+                "`aldriver run` or `resume` with --accept-changes, so that the change is recorded."
             )
         return _frozen(self.root)
 

@@ -71,3 +71,14 @@ def running(root: Path) -> list[dict[str, Any]]:
                 continue
             found.append(state)
     return sorted(found, key=lambda s: (s["started"], s["pid"]))
+
+
+def of_process(root: Path, pid: int) -> dict[str, Any] | None:
+    """What a process of this host was last doing, if it did not finish it; forgets it."""
+    path = root / "progress" / f"{pid}.json"
+    try:
+        state = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    path.unlink(missing_ok=True)
+    return state if isinstance(state, dict) else None

@@ -26,7 +26,7 @@ RATTLE_A, STRAIN = 0.05, 0.02
 
 
 def reference_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
-    """``reference/``: what to come near to (``records.json``) and the independent ``test.extxyz``, where there is one."""
+    """``reference/``: what to come near to (``records.json``), and the independent ``test.extxyz`` if there is one."""
     final = campaign.stage(0, "reference")
     if campaign.is_published(0, "reference"):
         return

@@ -176,7 +176,9 @@ def _write(
     write_frames(tmp / "frames.extxyz", result.frames)
     write_frames(tmp / "last.extxyz", [result.last])
     signals = sorted({k for scores in result.scores for k in scores})
-    arrays = {k: np.array([scores.get(k, np.nan) for scores in result.scores], dtype=float) for k in signals}
+    arrays: dict[str, Any] = {
+        k: np.array([scores.get(k, np.nan) for scores in result.scores], dtype=float) for k in signals
+    }
     arrays["step"] = np.array([frame.info["step"] for frame in result.frames], dtype=int)
     np.savez_compressed(tmp / "scores.npz", **arrays)
     np.savez_compressed(tmp / "vectors.npz", vectors=vectors)

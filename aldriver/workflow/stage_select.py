@@ -46,7 +46,12 @@ def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
         chosen = _chosen(frames, ratios, selection, generation)
         write_frames(tmp / "selected.extxyz", chosen)
         thresholds = read_json(campaign.potential(potential.fingerprint) / "detector" / "config.json")["thresholds"]
-        facts = {"n_candidates": len(frames), "n_selected": len(chosen), "n_known": len(known), "budget": budget}
+        facts: dict[str, Any] = {
+            "n_candidates": len(frames),
+            "n_selected": len(chosen),
+            "n_known": len(known),
+            "budget": budget,
+        }
         flagged = int(np.sum(np.asarray(ratios) > 1.0))
         facts |= {"n_flagged": flagged, "thresholds": thresholds, "potential": potential.fingerprint}
         (tmp / "selection.json").write_text(dumps({**_as_dict(selection), **facts}))

@@ -35,7 +35,7 @@ FUNCTIONS = {
     "benchmark": "aldriver.workflow.stage_benchmark:benchmark_stage",
     "gate": "aldriver.workflow.stage_gate:gate_stage",
 }
-"""Stage: the function that does it, called with (campaign, generation, index); each returns at once when done already."""
+"""Stage: the function that does it, called with (campaign, generation, index); it returns at once when done already."""
 ALONE = frozenset({"train", "benchmark"})
 """Stages beside which nothing else of a campaign runs: they take all cores."""
 

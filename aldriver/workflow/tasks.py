@@ -1,0 +1,111 @@
+"""FireTasks: each reads campaign, generation and index from its spec and does one stage. No science here.
+
+The graph they stand in is ``generation.py``; ``rlaunch`` finds the classes by their full names, without configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fireworks import FireTaskBase, FWAction
+
+from aldriver.workflow.campaign import Campaign, open_campaign
+from aldriver.workflow.stages import run_stage
+
+
+class StageTask(FireTaskBase):
+    """Does the stage named by its class."""
+
+    stage = ""
+
+    def run_task(self, fw_spec: dict[str, Any]) -> FWAction:
+        """Do the stage; what follows from it is said by :meth:`after`."""
+        campaign = open_campaign(fw_spec["dir"])
+        generation = int(fw_spec["generation"])
+        run_stage(self.stage, campaign, generation, int(fw_spec.get("index") or 0))
+        return self.after(campaign, generation)
+
+    def after(self, campaign: Campaign, generation: int) -> FWAction:
+        """What the launchpad has to do next."""
+        return FWAction()
+
+
+class ReferenceTask(StageTask):
+    """The reference's properties and the test set."""
+
+    _fw_name = "{{aldriver.workflow.tasks.ReferenceTask}}"
+    stage = "reference"
+
+
+class BaselineTask(StageTask):
+    """The foundation and its first detector."""
+
+    _fw_name = "{{aldriver.workflow.tasks.BaselineTask}}"
+    stage = "baseline"
+
+
+class ExploreTask(StageTask):
+    """One walker."""
+
+    _fw_name = "{{aldriver.workflow.tasks.ExploreTask}}"
+    stage = "explore"
+
+
+class SelectTask(StageTask):
+    """Chooses the frames, and puts a task for each label and their join in between."""
+
+    _fw_name = "{{aldriver.workflow.tasks.SelectTask}}"
+    stage = "select"
+
+    def after(self, campaign: Campaign, generation: int) -> FWAction:
+        """Detour: one label task per selected frame that has none yet, then the join."""
+        from aldriver.workflow.generation import labels_workflow
+
+        detour = labels_workflow(campaign, generation)
+        return FWAction() if detour is None else FWAction(detours=detour)
+
+
+class LabelTask(StageTask):
+    """One label."""
+
+    _fw_name = "{{aldriver.workflow.tasks.LabelTask}}"
+    stage = "label"
+
+
+class CollectTask(StageTask):
+    """Gathers the labels."""
+
+    _fw_name = "{{aldriver.workflow.tasks.CollectTask}}"
+    stage = "collect"
+
+
+class TrainTask(StageTask):
+    """Refines the potential."""
+
+    _fw_name = "{{aldriver.workflow.tasks.TrainTask}}"
+    stage = "train"
+
+
+class BenchmarkTask(StageTask):
+    """Measures the potential."""
+
+    _fw_name = "{{aldriver.workflow.tasks.BenchmarkTask}}"
+    stage = "benchmark"
+
+
+class GateTask(StageTask):
+    """Decides, and makes sure that the next generation is on the launchpad, once."""
+
+    _fw_name = "{{aldriver.workflow.tasks.GateTask}}"
+    stage = "gate"
+
+    def after(self, campaign: Campaign, generation: int) -> FWAction:
+        """The next generation is a workflow of its own, unless the campaign has ended."""
+        from aldriver.workflow.generation import ensure_generation, finish
+
+        nxt, finished = campaign.frontier()
+        if finished:
+            finish(campaign)
+        else:
+            ensure_generation(self.launchpad, campaign, nxt)
+        return FWAction()

@@ -1,0 +1,51 @@
+"""A worker process of ``run.py`` (``python -m aldriver.workflow.worker ROOT``): takes a campaign's tasks until it ends."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from aldriver.workflow.campaign import open_campaign
+from aldriver.workflow.control import work_loop
+from aldriver.workflow.launchpad import session
+
+TROUBLE = 75
+"""Exit status (EX_TEMPFAIL) when the launchpad failed it: what it did is published, the launchpad may not know."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; the exit status is 0 when there is nothing left to do."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--launchpad", type=Path)
+    args = parser.parse_args(argv)
+    faulthandler.enable()
+    _die_with(args.parent)
+    try:
+        with session(args.launchpad) as launchpad:
+            work_loop(launchpad, open_campaign(args.root), wait=True)
+    except Exception:
+        traceback.print_exc()
+        return TROUBLE
+    return 0
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the parent dies, so that a killed run leaves nobody at work (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(TROUBLE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
