@@ -1,11 +1,7 @@
-"""MD in LAMMPS with any potential, through ``fix external pf/callback``: NVE, NVT and NPT up to fully flexible cells.
+"""MD in LAMMPS with any potential, through ``fix external``: NVE, NVT and NPT up to fully flexible cells.
 
 LAMMPS integrates and keeps the box; energies, forces and stress come from the potential's own stepper (which keeps the
-neighbour list). Judging samples is the walker's business.
-
-Conventions (units ``metal``): the virial handed over is W = −V·σ in eV, order xx, yy, zz, xy, xz, yz, set inside the
-callback at each step; atoms arrive in LAMMPS' order and are scattered through their tags; LAMMPS wraps coordinates only
-when it reneighbours, so samples are unwrapped with its image flags; the box moves its origin under NPT.
+neighbour list) through ``potentials/fix_external.py``. Judging samples is the walker's business.
 """
 
 from __future__ import annotations
@@ -20,11 +16,12 @@ from ase.calculators.lammps import Prism
 from numpy.typing import NDArray
 
 from aldriver.core.errors import AldriverError
-from aldriver.core.units import EV_A3_TO_BAR, lammps_virial, matrix_to_voigt, voigt_to_matrix
+from aldriver.core.units import EV_A3_TO_BAR, matrix_to_voigt, voigt_to_matrix
 from aldriver.explore.engine import RunStopped, Sample, Watcher, sampled_atoms
 from aldriver.explore.health import Reason
 from aldriver.explore.protocol import MDProtocol
 from aldriver.potentials.base import Potential
+from aldriver.potentials.fix_external import FixExternal, LammpsStopped, box
 
 A_PS = 1000.0 * units.fs
 """1 ASE velocity unit in Å/ps."""
@@ -86,10 +83,8 @@ class Session:
 
         self.start = atoms
         self.prism = Prism(np.asarray(atoms.cell), pbc=True)
-        self.error: BaseException | None = None
-        self.step = 0
-        self._watcher: Watcher | None = None
         self.lmp: Any = new_lammps()
+        self.external: FixExternal | None = None
         try:
             self._create()
         except BaseException:
@@ -101,8 +96,8 @@ class Session:
         kinds = sorted(set(zip(self.start.numbers.tolist(), self.start.get_masses().tolist(), strict=True)))
         types = [kinds.index(k) + 1 for k in zip(self.start.numbers.tolist(), self.start.get_masses(), strict=True)]
         masses = "\n".join(f"mass {i} {mass!r}" for i, (_, mass) in enumerate(kinds, start=1))
-        box = {"ax": ax, "by": by, "cz": cz, "xy": xy, "xz": xz, "yz": yz}
-        self.command(SETUP.format(n_types=len(kinds), masses=masses, **box))
+        prism = {"ax": ax, "by": by, "cz": cz, "xy": xy, "xz": xz, "yz": yz}
+        self.lmp.commands_string(SETUP.format(n_types=len(kinds), masses=masses, **prism))
         # LAMMPS wants atoms inside the box; how many cells each was away goes into its image flags
         cell = self.prism.cell
         fractional = np.linalg.solve(cell.T, self.prism.vector_to_lammps(self.start.positions).T).T
@@ -122,68 +117,28 @@ class Session:
 
     def couple(self, watcher: Watcher, timestep_fs: float) -> None:
         """Let `watcher` compute energy, forces and stress of each step."""
-        self._watcher = watcher
-        self.command(COUPLING.format(timestep_ps=repr(timestep_fs / 1000.0)))
-        self.lmp.set_fix_external_callback("potential", self._callback, None)
+        self.lmp.commands_string(COUPLING.format(timestep_ps=repr(timestep_fs / 1000.0)))
+        self.external = FixExternal(self.lmp, watcher, len(self.start), rotation=self.prism.rot_mat)
+        self.external.attach()
 
     def command(self, text: str) -> None:
-        """Run LAMMPS commands; an exception raised inside the callback comes out of here.
+        """Run LAMMPS commands; an exception raised inside a step comes out of here.
 
         Raises
         ------
         RunStopped
             When LAMMPS itself gives up (lost atoms, coordinates that are not numbers).
         """
+        assert self.external is not None
         try:
-            for line in text.strip().splitlines():
-                self.lmp.command(line)
-        except Exception as error:
-            if self.error is None:
-                raise _explained(error, self.step) from error
-        if self.error is not None:
-            raise self.error
-
-    def _callback(self, _caller: Any, step: int, nlocal: int, tag: Any, x: Any, f: Any) -> None:
-        # An exception must not cross the C++ frames of LAMMPS: keep it, end the run at the next step, raise it later.
-        if self.error is None:
-            try:
-                self._evaluate(int(step), int(nlocal), tag, x, f)
-                return
-            except BaseException as error:
-                self.error = error
-        f[:] = 0.0
-        self.lmp.force_timeout()
-
-    def _evaluate(self, step: int, nlocal: int, tag: Any, x: Any, f: Any) -> None:
-        assert self._watcher is not None
-        self.step, n = step, len(self.start)
-        if nlocal != n:
-            raise RunStopped(Reason("lost_atoms", f"{n - nlocal} of {n} atoms are lost at step {step}"), step)
-        origin, cell = self.box()
-        site = np.asarray(tag).reshape(-1) - 1
-        positions = np.empty((n, 3))
-        positions[site] = x
-        positions -= origin
-        prediction = self._watcher(step, self.prism.vector_to_ase(positions), self.prism.vector_to_ase(cell))
-        f[:] = self.prism.vector_to_lammps(prediction.forces)[site]
-        self.lmp.fix_external_set_energy_global("potential", prediction.energy)
-        if prediction.stress is not None:
-            rotation = self.prism.rot_mat
-            stress = rotation.T @ voigt_to_matrix(prediction.stress) @ rotation
-            virial = lammps_virial(stress, abs(float(np.linalg.det(cell))))
-            self.lmp.fix_external_set_virial_global("potential", virial)
-
-    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Origin (3,) and lower-triangular cell (3, 3) of the LAMMPS box, Å."""
-        low, high, xy, yz, xz, _, _ = self.lmp.extract_box()
-        origin = np.array(low)
-        lx, ly, lz = np.array(high) - origin
-        return origin, np.array([[lx, 0.0, 0.0], [xy, ly, 0.0], [xz, yz, lz]])
+            self.external.command(text)
+        except LammpsStopped as stop:
+            raise RunStopped(Reason(stop.kind, str(stop)), stop.step) from stop
 
     def atoms(self) -> Atoms:
         """The present frame: unwrapped, with momenta."""
         n = len(self.start)
-        origin, cell = self.box()
+        origin, cell = box(self.lmp)
         x, v = self.gather("x"), self.gather("v")
         image = np.array(self.lmp.gather_atoms("image", 0, 3)).reshape(n, 3)
         positions = self.prism.vector_to_ase(x - origin + image @ cell)
@@ -211,16 +166,6 @@ class Session:
     def close(self) -> None:
         """End the LAMMPS instance."""
         self.lmp.close()
-
-
-def _explained(error: Exception, step: int) -> RunStopped:
-    message = str(error).strip()
-    text = message.lower()
-    if "lost atoms" in text or "out of range atoms" in text:
-        return RunStopped(Reason("lost_atoms", f"LAMMPS lost atoms at step {step}: {message}"), step)
-    if "non-numeric" in text:
-        return RunStopped(Reason("not_finite", f"LAMMPS met coordinates that are not numbers: {message}"), step)
-    return RunStopped(Reason("error", f"LAMMPS stopped at step {step}: {message}"), step)
 
 
 def lammps_samples(

@@ -217,7 +217,7 @@ def test_two_species_and_isotopes_keep_their_own_masses():
 def test_positions_stay_unwrapped(eam_fe, fe_vacancy):
     """A crystal that drifts as a whole leaves the box; frames follow it without a jump."""
     drift = thermalise(fe_vacancy, 100.0, seed=0)
-    drift.set_velocities(drift.get_velocities() + [1.0, 0.0, 0.0])  # ASE units: about 0.1 Å/fs
+    drift.set_velocities(drift.get_velocities() + np.array([1.0, 0.0, 0.0]))  # ASE units: about 0.1 Å/fs
     protocol = MDProtocol(ensemble="nve", steps=200, sample_every=10, timestep_fs=1.0)
     frames = run_walker(eam_fe, drift, protocol, health=HealthLimits(max_temperature_K=1e6)).frames
     centres = np.array([f.get_center_of_mass() for f in frames])

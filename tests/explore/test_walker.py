@@ -137,12 +137,12 @@ def test_a_bad_start_ends_at_once(eam_fe, wrapped, fe_vacancy, engine):
     assert run_walker(nan, bulk("Fe", cubic=True), SHORT, engine=engine).reason == "not_finite"
 
 
-def test_lammps_that_loses_an_atom_is_told_by_code(eam_fe, fe_vacancy):
-    from aldriver.explore.lammps import _explained
+def test_the_errors_of_lammps_have_codes():
+    from aldriver.potentials.fix_external import explained
 
-    assert _explained(Exception("ERROR: Lost atoms: original 15 current 14"), 7).reason.code == "lost_atoms"
-    assert _explained(Exception("ERROR: Non-numeric atom coords"), 7).reason.code == "not_finite"
-    assert _explained(Exception("ERROR: anything else"), 7).reason.code == "error"
+    assert explained(Exception("ERROR: Lost atoms: original 15 current 14"), 7).kind == "lost_atoms"
+    assert explained(Exception("ERROR: Non-numeric atom coords"), 7).kind == "not_finite"
+    assert explained(Exception("ERROR: anything else"), 7).kind == "error"
 
 
 def test_an_atom_missing_in_the_callback_ends_the_run(eam_fe, fe_vacancy):
