@@ -161,7 +161,8 @@ class CHGNetPotential(Potential):
         Parameters
         ----------
         batch_atoms
-            Up to so many atoms at once (default 128 on a CPU, 2048 on a GPU); one frame is never split.
+            Up to so many atoms at once; one frame is never split. Default 64 on a CPU (more is no faster there), 2048
+            on a GPU.
 
         Raises
         ------
@@ -171,7 +172,7 @@ class CHGNetPotential(Potential):
             When an atom has no neighbour within the cutoff, or a position is not a finite number.
         """
         self.check_elements(frames)
-        limit = batch_atoms or (128 if self.device.type == "cpu" else 2048)
+        limit = batch_atoms or (64 if self.device.type == "cpu" else 2048)
         results: dict[int, Prediction] = {}
         # A frame without any angle skips the bond convolutions, which matters to 0.2.0 (its bond update has a bias):
         # such frames never share a batch with others, so that a batch gives what single frames give.

@@ -80,15 +80,18 @@ def check_shapes(potential: Potential, atoms: Atoms, p: Prediction) -> None:
 
 
 def check_symmetries(potential: Potential, atoms: Atoms, p: Prediction, tight: float) -> None:
-    """Translation, wrapping, permutation and rotation, proper and improper."""
+    """Translation, wrapping, permutation, rotation (proper and improper), and another cell of the same crystal."""
     scale = max(1.0, abs(p.energy))
     moved = atoms.copy()
     moved.positions += [0.37, -1.2, 2.6]
     moved.positions[0] += np.array([2, -1, 3]) @ np.asarray(atoms.cell)
+    oblique = atoms.copy()
+    oblique.set_cell(np.array([[1, 0, 0], [-1, 1, 0], [2, -1, 1]]) @ np.asarray(atoms.cell))
     order = np.random.default_rng(5).permutation(len(atoms))
     rng = np.random.default_rng(7)
     for kind, q_atoms, q_order, turn in (
         ("translation and wrapping", moved, np.arange(len(atoms)), np.eye(3)),
+        ("another cell of the same crystal", oblique, np.arange(len(atoms)), np.eye(3)),
         ("permutation", atoms[order], order, np.eye(3)),
         ("rotation", None, np.arange(len(atoms)), _rotation(rng, 1.0)),
         ("reflection", None, np.arange(len(atoms)), _rotation(rng, -1.0)),

@@ -15,6 +15,7 @@ from ase.build import bulk
 from aldriver import load
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.potentials.chgnet import CHGNetPotential, model_fingerprint
+from aldriver.potentials.chgnet_forward import site_outputs
 from aldriver.testing import bench
 
 
@@ -68,6 +69,35 @@ def test_forward_pass_is_chgnets_to_rounding(chgnet020_double, fe_frames):
             stress = theirs["s"][k].detach().numpy() / 160.21766208
             stress = 0.5 * (stress + stress.T)  # chgnet computes volumes in single precision: 1e-7 relative
             np.testing.assert_allclose(p.stress, stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]], rtol=1e-6, atol=1e-9)
+
+
+def test_forward_pass_gives_chgnets_gradients_for_training(fe_frames):
+    """A loss on energies and forces moves each weight as chgnet's own forward does (second derivatives)."""
+    from chgnet.model.model import BatchedGraph
+
+    potential = CHGNetPotential.foundation("0.2.0", dtype="float64").copy()
+    model = potential.model
+    weights = [p for p in model.parameters() if p.requires_grad]
+    graph = potential.graph(fe_frames[1])
+
+    def gradients(own):
+        batch = BatchedGraph.from_graphs(
+            [graph], bond_basis_expansion=model.bond_basis_expansion, angle_basis_expansion=model.angle_basis_expansion
+        )
+        if own:
+            energy = site_outputs(model, batch).energies.sum()
+            forces = -torch.autograd.grad(energy, batch.atom_positions[0], create_graph=True)[0]
+        else:
+            output = model._compute(batch, compute_force=True)
+            energy, forces = output["e"].sum() * len(fe_frames[1]), output["f"][0]
+        return torch.autograd.grad(energy**2 + (forces**2).sum(), weights, allow_unused=True)
+
+    pairs = list(zip(gradients(own=True), gradients(own=False), strict=True))
+    assert sum(a is not None for a, _ in pairs) > 50
+    for a, b in pairs:
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert torch.allclose(a, b, rtol=1e-8, atol=1e-8 * float(b.abs().max()) + 1e-12)
 
 
 def test_features_are_the_input_of_the_readout(chgnet030, fe_frames):
