@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.store import Ledger
+from aldriver.report.words import finite
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -59,6 +60,11 @@ class Generation:
         return self.decision.get("decision") == "promote"
 
     @property
+    def stops(self) -> bool:
+        """Whether the gate ended the campaign after this generation."""
+        return bool(self.decision.get("stop")) or self.decision.get("decision") == "stop"
+
+    @property
     def title(self) -> str:
         """Name in tables and legends."""
         return "foundation" if self.number == 0 else f"generation {self.number}"
@@ -97,13 +103,13 @@ class Campaign:
         return promoted[-1] if promoted else None
 
     @property
-    def finished(self) -> dict[str, Any] | None:
-        """The ledger's last `finished` event, unless something was launched after it."""
-        ends = [i for i, e in enumerate(self.ledger) if e.get("event") == "finished"]
-        if not ends:
-            return None
-        later = [e for e in self.ledger[ends[-1] + 1 :] if e.get("event") == "published"]
-        return None if later else self.ledger[ends[-1]]
+    def finished(self) -> str | None:
+        """Why the campaign ended, or None while it has not: the last generation's stop, or a `finished` event."""
+        last = self.generations[-1] if self.generations else None
+        if last is not None and last.stops:
+            return str(last.decision.get("stop_reason") or last.decision.get("reason") or "the gate stopped it")
+        ends = [e for e in self.ledger if e.get("event") in ("finished", "published")]
+        return str(ends[-1].get("reason") or "") if ends and ends[-1]["event"] == "finished" else None
 
     @property
     def metric_set(self) -> str:
@@ -130,7 +136,8 @@ class Reader:
     """Reads files that may be missing (empty result) or damaged (empty result and a line in `problems`)."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.problems = root, list[str]()
+        self.root = root
+        self.problems: list[str] = []
 
     def _note(self, path: Path, error: Exception) -> None:
         self.problems.append(f"{path.relative_to(self.root)} could not be read: {error}")
@@ -140,14 +147,14 @@ class Reader:
         if not path.is_file():
             return kind()
         try:
-            content = json.loads(path.read_text())
+            content: Any = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             self._note(path, error)
             return kind()
         if not isinstance(content, kind):
             self._note(path, ValueError(f"expected a JSON {'object' if kind is dict else 'list'}"))
             return kind()
-        return [c for c in content if isinstance(c, dict)] if kind is list else content
+        return [c for c in content if isinstance(c, dict)] if isinstance(content, list) else content
 
     def npz(self, path: Path) -> Arrays:
         """Numeric arrays of an ``.npz`` file (never unpickled)."""
@@ -267,19 +274,35 @@ def _reference_of_recipe(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def detector_of(campaign: Campaign, generation: Generation | None) -> tuple[dict[str, float], Arrays, Arrays]:
-    """Thresholds, training scores and held-out scores of the detector that guards a generation's potential."""
-    fingerprint = str(generation.decision.get("fingerprint", "")) if generation else ""
+@dataclass(frozen=True, kw_only=True)
+class StoredDetector:
+    """Thresholds by signal, frame scores of training and held-out frames, and what frame vectors were divided by."""
+
+    thresholds: dict[str, float] = field(default_factory=dict)
+    train: Arrays = field(default_factory=dict)
+    heldout: Arrays = field(default_factory=dict)
+    vector_scale: float = 1.0
+
+
+def detector_of(campaign: Campaign, generation: Generation | None) -> StoredDetector:
+    """The detector that guards a generation's potential; an empty one where there is none."""
+    fingerprint = str(generation.decision.get("fingerprint") or "") if generation else ""
     if not fingerprint or "/" in fingerprint or fingerprint.startswith("."):
-        return {}, {}, {}
+        return StoredDetector()
     reader = Reader(campaign.path)
     folder = campaign.path / "potentials" / fingerprint / "detector"
-    raw = reader.json(folder / "config.json", dict).get("thresholds") or {}
+    config = reader.json(folder / "config.json", dict)
+    raw = config.get("thresholds")
     thresholds = {}
-    for signal, value in raw.items():
-        number = value.get("value") if isinstance(value, dict) else value
-        if isinstance(number, int | float) and np.isfinite(number):
-            thresholds[str(signal)] = float(number)
-    train, heldout = reader.npz(folder / "train_scores.npz"), reader.npz(folder / "heldout_scores.npz")
+    for signal, value in raw.items() if isinstance(raw, dict) else ():
+        number = finite(value.get("value") if isinstance(value, dict) else value)
+        if number is not None:
+            thresholds[str(signal)] = number
+    found = StoredDetector(
+        thresholds=thresholds,
+        train=reader.npz(folder / "train_scores.npz"),
+        heldout=reader.npz(folder / "heldout_scores.npz"),
+        vector_scale=finite(config.get("vector_scale")) or 1.0,
+    )
     campaign.problems.extend(p for p in reader.problems if p not in campaign.problems)
-    return thresholds, train, heldout
+    return found

@@ -5,8 +5,6 @@ Draws stored scores and vectors; computing them is ``detect/``'s.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,21 +36,21 @@ def distribution_figures(campaign: Campaign) -> list[Figure]:
     """Distribution of each signal for training, held-out and explored frames, with the threshold."""
     generation = latest_explored(campaign)
     guard = campaign.before(generation) if generation else campaign.current
-    thresholds, train, heldout = detector_of(campaign, guard)
-    found = {*thresholds, *train, *heldout} & set(SIGNALS)
+    detector = detector_of(campaign, guard)
+    found = {*detector.thresholds, *detector.train, *detector.heldout} & set(SIGNALS)
     section = campaign.recipe.get("detect")
     wanted = section.get("signals") if isinstance(section, dict) else None
     found |= {str(s) for s in wanted} if isinstance(wanted, list) else set()
     figures = []
     for signal in [s for s in SIGNALS if s in found or not found]:
         sets = {
-            "trained on": train.get(signal, np.empty(0)),
-            "held out": heldout.get(signal, np.empty(0)),
+            "trained on": detector.train.get(signal, np.empty(0)),
+            "held out": detector.heldout.get(signal, np.empty(0)),
             f"explored by MD in generation {generation.number}" if generation else "explored by MD": (
                 explored(generation, signal) if generation else np.empty(0)
             ),
         }
-        figures.append(_distribution(signal, sets, thresholds.get(signal), guard))
+        figures.append(_distribution(signal, sets, detector.thresholds.get(signal), guard))
     return figures
 
 
@@ -68,26 +66,21 @@ def _distribution(signal: str, sets: Arrays, threshold: float | None, guard: Gen
     everything = np.concatenate(list(clean.values()))
     positive = everything[everything > 0]
     if not len(positive):
-        return Figure(
-            key=key, title=title, caption=f"Distribution of frame scores.{of}", missing="No scores stored yet."
-        )
+        caption = f"Distribution of frame scores.{of}"
+        return Figure(key=key, title=title, caption=caption, missing="No scores are stored yet.")
     edges = _edges(positive, threshold)
-    sets_shown = {name: values for name, values in clean.items() if len(values)}
-    traces = [
-        _histogram(name, values, edges, row, len(sets_shown)) for row, (name, values) in enumerate(sets_shown.items())
-    ]
+    shown = {name: values for name, values in clean.items() if len(values)}
+    traces = [_histogram(name, v, edges, len(shown) - 1 - row) for row, (name, v) in enumerate(shown.items())]
     extra: Spec = {}
     beyond = []
     if threshold is not None and threshold > 0:
-        extra = _threshold_line(threshold)
-        beyond = [f"{100 * float(np.mean(v > threshold)):.0f} % of those {n}" for n, v in sets_shown.items()]
-    axes = {"xaxis": _log_ticks(edges), "yaxis": _rows(sets_shown)}
+        extra = _threshold_line(threshold, left=threshold**2 > edges[0] * edges[-1])
+        beyond = [f"{100 * float(np.mean(v > threshold)):.0f} % of those {n}" for n, v in shown.items()]
+    axes = {"xaxis": _log_ticks(edges), "yaxis": _rows(shown)}
     spec = {"data": traces, "layout": layout("frame score", "", showlegend=False, **axes, **extra)}
-    text = (
-        f"Frames beyond the threshold ({number(threshold)}): {', '.join(beyond)}."
-        if beyond
-        else "No threshold is stored."
-    )
+    text = "No threshold is stored."
+    if beyond:
+        text = f"Frames beyond the threshold ({number(threshold)}): {', '.join(beyond)}."
     absent = [name for name, values in clean.items() if not len(values)]
     if absent:
         text += f" No scores stored for frames {' or '.join(absent)}."
@@ -103,10 +96,10 @@ def _edges(positive: NDArray[np.float64], threshold: float | None) -> NDArray[np
     return np.geomspace(max(low / 1.2, high * 1e-9), high * 1.2, BINS + 1)
 
 
-def _histogram(name: str, values: NDArray[np.float64], edges: NDArray[np.float64], row: int, rows: int) -> Spec:
-    """A histogram of its own row: each set keeps its own baseline, so that none hides another."""
+def _histogram(name: str, values: NDArray[np.float64], edges: NDArray[np.float64], base: int) -> Spec:
+    """A histogram on its own baseline: sets stand above each other, so that none hides another."""
     counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
-    base, height = rows - 1 - row, 0.82 * counts / counts.max()
+    height = 0.82 * counts / counts.max()
     role = {"t": "train", "h": "heldout", "e": "explored"}[name[0]]
     outline = np.concatenate([[0.0], np.repeat(height, 2), [0.0]])
     return {
@@ -125,15 +118,9 @@ def _histogram(name: str, values: NDArray[np.float64], edges: NDArray[np.float64
 def _rows(sets: Arrays) -> Spec:
     text = [f"{name.replace(' by MD', '').replace(' in ', '<br>in ')}<br>({len(v)} frames)" for name, v in sets.items()]
     places = [len(sets) - 1 - row + 0.3 for row in range(len(sets))]
-    axis = {
-        "tickmode": "array",
-        "tickvals": places,
-        "ticktext": text,
-        "showgrid": False,
-        "zeroline": False,
-        "ticklen": 0,
-    }
-    return {**axis, "range": [-0.04, len(sets)], "showline": False}
+    plain = {"showgrid": False, "zeroline": False, "showline": False, "ticklen": 0}
+    top = len(sets) + 0.2  # room for the word at the threshold
+    return {**plain, "tickmode": "array", "tickvals": places, "ticktext": text, "range": [-0.04, top]}
 
 
 def _log_ticks(edges: NDArray[np.float64]) -> Spec:
@@ -148,7 +135,7 @@ def _log_ticks(edges: NDArray[np.float64]) -> Spec:
     return {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": [number(t, 1) for t in ticks]}
 
 
-def _threshold_line(threshold: float) -> Spec:
+def _threshold_line(threshold: float, *, left: bool) -> Spec:
     line = {"color": "var(--bad)", "width": 2, "dash": "dash"}
     return {
         "shapes": [{"type": "line", "x0": threshold, "x1": threshold, "yref": "paper", "y0": 0, "y1": 1, "line": line}],
@@ -158,8 +145,8 @@ def _threshold_line(threshold: float) -> Spec:
                 "yref": "paper",
                 "y": 1,
                 "yanchor": "top",
-                "xanchor": "right",
-                "xshift": -4,
+                "xanchor": "right" if left else "left",
+                "xshift": -4 if left else 4,
                 "text": "threshold",
                 "showarrow": False,
                 "font": {"color": "var(--bad)"},
@@ -180,14 +167,14 @@ def coverage_figure(campaign: Campaign) -> Figure:
     )
     share: dict[str, dict[int, float]] = {}
     for g in campaign.generations:
-        thresholds, _, _ = detector_of(campaign, campaign.before(g)) if g.walkers else ({}, {}, {})
+        thresholds = detector_of(campaign, campaign.before(g)).thresholds if g.walkers else {}
         for signal, limit in {**thresholds, "ratio": 1.0}.items():
             values = explored(g, signal)
             if len(values):  # what is not finite is not known either
                 share.setdefault(signal, {})[g.number] = 100 * float(np.mean(~(values <= limit)))
     if not share:
         return Figure(key=key, title=title, caption=caption, missing="No explored frames have been scored yet.")
-    traces = []
+    traces: list[Spec] = []
     order = [*SIGNALS, "ratio"]
     for i, signal in enumerate(sorted(share, key=lambda s: order.index(s) if s in order else len(order))):
         name = "any signal" if signal == "ratio" else signal_name(signal)
@@ -206,16 +193,14 @@ def coverage_figure(campaign: Campaign) -> Figure:
             }
         )
     last = max(n for by in share.values() for n in by)
-    axes: dict[str, Any] = {
-        "xaxis": {"dtick": max(1, last // 8), "range": [0.6, last + 0.4]},
-        "yaxis": {"range": [0, 104]},
-    }
-    spec = {"data": traces, "layout": layout("generation", "beyond threshold (%)", **axes)}
-    words = "; ".join(
-        f"{t['name']}: {', '.join(f'generation {x} {y:.0f} %' for x, y in zip(t['x'], t['y'], strict=True))}"
+    across: Spec = {"dtick": max(1, last // 8), "range": [0.6, last + 0.4]}
+    axes = layout("generation", "beyond threshold (%)", xaxis=across, yaxis={"range": [0, 104]})
+    words = [
+        f"{t['name']}: " + ", ".join(f"generation {x} {y:.0f} %" for x, y in zip(t["x"], t["y"], strict=True))
         for t in traces
-    )
-    return Figure(key=key, title=title, caption=caption, spec=spec, alt=f"Share beyond the threshold. {words}.")
+    ]
+    alt = f"Share beyond the threshold. {'; '.join(words)}."
+    return Figure(key=key, title=title, caption=caption, spec={"data": traces, "layout": axes}, alt=alt)
 
 
 # ------------------------------------------------------------------------------------------------------------- map
@@ -279,14 +264,16 @@ def _rings(points: NDArray[np.float64]) -> Spec:
 def _clouds(campaign: Campaign) -> list[tuple[Generation, NDArray[np.float64], NDArray[np.bool_]]]:
     """Vectors of each generation and which of their frames were chosen; only vectors of the most recent length fit."""
     clouds: list[tuple[Generation, NDArray[np.float64], NDArray[np.bool_]]] = []
-    lengths = [w.vectors.shape[1] for g in campaign.generations for w in g.walkers if w.vectors is not None]
+    lengths = [
+        w.vectors.shape[1] for g in campaign.generations for w in g.walkers if w.vectors is not None and w.vectors.size
+    ]
     for g in campaign.generations:
-        chosen = set(g.selected)
+        chosen, scale = set(g.selected), detector_of(campaign, campaign.before(g)).vector_scale
         parts, marks = [], []
         for w in g.walkers:
-            if w.vectors is None or not len(w.vectors) or w.vectors.shape[1] != lengths[-1]:
+            if w.vectors is None or not w.vectors.size or w.vectors.shape[1] != lengths[-1]:
                 continue
-            vectors = np.asarray(w.vectors, dtype=float)
+            vectors = scale * np.asarray(w.vectors, dtype=float)  # back to one unit: each detector scales its own way
             steps, group = w.scores.get("step", np.empty(0)), str(w.result.get("group", w.name))
             known = len(steps) == len(vectors)
             mark = [known and (group, int(s)) in chosen for s in (steps if known else range(len(vectors)))]

@@ -343,8 +343,9 @@ def decision_word(generation: Generation) -> str:
     """The gate's decision in a word or two."""
     decision = str(generation.decision.get("decision", ""))
     if decision == "stop":
-        return "promoted, campaign stopped" if generation.promoted else "held, campaign stopped"
-    return DECISIONS.get(decision, decision) or "not decided yet"
+        decision = "promote" if generation.promoted else "hold"
+    word = DECISIONS.get(decision, decision) or "not decided yet"
+    return f"{word}; the campaign stops" if generation.stops else word
 
 
 def labels_by_status(labels: list[dict[str, Any]]) -> str:

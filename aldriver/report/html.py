@@ -41,7 +41,8 @@ $missing
 <main id="main">
 $sections
 </main>
-<footer>Written by aldriver $version on $now from the files of the campaign. This page loads nothing from a network.</footer>
+<footer>Written by aldriver $version on $now from the files of the campaign. \
+This page loads nothing from a network.</footer>
 <script type="application/json" id="figures">$specs</script>
 <script>$plotly</script>
 <script>$script</script>
@@ -49,6 +50,10 @@ $sections
 </html>
 """)
 
+_LEGEND = (
+    f'Deviation from the reference: <span class="dev good">up to {100 * tables.GOOD:.0f} %</span> '
+    f'<span class="dev fair">up to {100 * tables.FAIR:.0f} %</span> <span class="dev bad">more</span>. '
+)
 _MOODS = {"finished": "good", "under way": "fair"}
 
 
@@ -107,9 +112,7 @@ def _sections(campaign: Campaign, groups: dict[str, list[Figure]]) -> list[tuple
         (
             "benchmark",
             "Benchmark",
-            f"Deviation from the reference: <span class='dev good'>up to {100 * tables.GOOD:.0f} %</span> "
-            f"<span class='dev fair'>up to {100 * tables.FAIR:.0f} %</span> <span class='dev bad'>more</span>. "
-            "A value whose relaxation did not converge is shown, but never counted.",
+            _LEGEND + "A value whose relaxation did not converge is shown, but never counted.",
             tables.benchmark_table(campaign),
         ),
         ("decisions", "Decisions", "What the gate decided after each generation, and why.", tables.timeline(campaign)),
@@ -117,8 +120,7 @@ def _sections(campaign: Campaign, groups: dict[str, list[Figure]]) -> list[tuple
         (
             "detection",
             "Detection",
-            "How unusual a frame looks to the detector. Explored frames to the right of the threshold are candidates "
-            "for a label.",
+            "How unusual frames look to the detector. Explored ones right of the threshold are candidates for a label.",
             _grid(groups["scores"]),
         ),
         (
@@ -170,8 +172,7 @@ def _figure(figure: Figure) -> str:
     key, title = escape(figure.key), escape(figure.title)
     if figure.spec is None:
         return f"<figure><h3>{title}</h3>{tables.nothing(figure.missing)}</figure>"
-    return (
-        f'<figure><div class="head"><h3>{title}</h3><button type="button" data-save="{key}" '
-        f'aria-label="Save the figure {title} as SVG">save</button></div><div class="plot" id="plot-{key}" data-figure="{key}" role="img" '
-        f'aria-label="{escape(figure.alt)}"></div><figcaption>{escape(figure.caption)}</figcaption></figure>'
-    )
+    save = f'<button type="button" data-save="{key}" aria-label="Save the figure {title} as SVG">save</button>'
+    plot = f'<div class="plot" id="plot-{key}" data-figure="{key}" role="img" aria-label="{escape(figure.alt)}"></div>'
+    caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
+    return f'<figure><div class="head"><h3>{title}</h3>{save}</div>{plot}{caption}</figure>'

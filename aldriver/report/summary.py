@@ -35,12 +35,10 @@ def deviation(record: dict[str, Any] | None, reference: dict[str, Any] | None) -
 
 def state(campaign: Campaign) -> tuple[str, str]:
     """A word for the campaign's state and a sentence about it."""
-    finished = campaign.finished
-    if finished is not None:
-        return "finished", str(finished.get("reason") or "the campaign reached its end")
-    cancelled = [e for e in campaign.ledger if e.get("event") == "cancelled"]
-    if cancelled and cancelled[-1] is campaign.ledger[-1]:
-        return "cancelled", str(cancelled[-1].get("reason") or "by the user")
+    if campaign.finished is not None:
+        return "finished", campaign.finished or "the campaign reached its end"
+    if (campaign.path / "cancel.json").exists():
+        return "cancelled", "`aldriver resume` goes on from here"
     if not campaign.generations:
         return "not started", "nothing has been published yet"
     last = campaign.generations[-1]
@@ -113,10 +111,8 @@ def _property_sentence(campaign: Campaign, foundation: Generation | None, final:
     before, after, n = mean_deviation(campaign, foundation, final)
     if not n:
         return []
-    return [
-        f"Over {count(n, 'benchmark property', 'benchmark properties')} the mean deviation from the reference went from "
-        f"{100 * before:.1f} % to {100 * after:.1f} %."
-    ]
+    over = f"Over {count(n, 'benchmark property', 'benchmark properties')} the mean deviation from the reference"
+    return [f"{over} went from {100 * before:.1f} % to {100 * after:.1f} %."]
 
 
 def tiles(campaign: Campaign) -> list[Tile]:
@@ -159,9 +155,22 @@ def missing(campaign: Campaign) -> list[str]:
     elif not campaign.reference:
         notes.append("no reference values for the benchmark: deviations are not shown")
     for g in campaign.generations:
-        wanted = {"train": g.training or g.number == 0, "benchmark": g.records, "gate": g.decision}
-        wanted |= {"explore": g.walkers, "label": g.labels} if g.number else {}
+        wanted: dict[str, Any] = {"train": g.training, "benchmark": g.records, "gate": g.decision}
+        if g.training.get("accepted") is False:
+            del wanted["benchmark"]  # nothing new to benchmark: the decision says why
+        if g.number:
+            wanted |= {"explore": g.walkers, "label": g.labels}
         absent = [stage for stage in STAGES_OF_ONE if stage in wanted and not wanted[stage]]
         if absent:
             notes.append(f"{g.title} has no results of {listed(absent)} yet")
-    return notes + campaign.problems
+    return notes + _failures(campaign) + campaign.problems
+
+
+def _failures(campaign: Campaign) -> list[str]:
+    """Stages whose last attempt failed."""
+    last: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for entry in campaign.ledger:
+        if entry.get("event") in ("published", "stage_failed"):
+            last[entry.get("stage"), entry.get("generation"), entry.get("index") or 0] = entry
+    failed = [e for e in last.values() if e["event"] == "stage_failed"]
+    return [f"{e.get('stage')} of generation {e.get('generation')} failed: {e.get('reason')}" for e in failed]

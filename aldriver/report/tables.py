@@ -29,12 +29,8 @@ def table(
         scope = ' scope="col"' if tag == "th" else ""
         return f"<{tag}{scope}{right}>{content}</{tag}>"
 
-    body = "\n".join(
-        f'<tr><th scope="row">{row[0]}</th>'
-        + "".join(cell("td", i, c) for i, c in enumerate(row[1:], start=1))
-        + "</tr>"
-        for row in rows
-    )
+    cells = [(row[0], "".join(cell("td", i, c) for i, c in enumerate(row[1:], start=1))) for row in rows]
+    body = "\n".join(f'<tr><th scope="row">{first}</th>{rest}</tr>' for first, rest in cells)
     heads = "".join(cell("th", i, h) for i, h in enumerate(head))
     style = "scroll tall" if tall else "scroll"
     return (
@@ -94,7 +90,8 @@ def _value(record: dict[str, Any] | None, reference: dict[str, Any] | None, note
     text = f'<span class="value">{number(value, 4)}</span>'
     off = deviation(record, reference)
     if off is not None:
-        grade = "good" if abs(off) <= GOOD else "fair" if abs(off) <= FAIR else "bad"
+        size = round(abs(off), 3)  # as printed: what reads 10.0 % is not graded as more than 10 %
+        grade = "good" if size <= GOOD else "fair" if size <= FAIR else "bad"
         text += f' <span class="dev {grade}">{percent(off)}</span>'
     return text + (f' <span class="tag bad">not converged</span>{remark}' if doubtful else "")
 
@@ -165,8 +162,11 @@ def cost_table(campaign: Campaign) -> str:
         return ""
     numbers = sorted({n for by in hours.values() for n in by})
     rows = [
-        [str(n), *(number(by[n], 2) if n in by else "–" for by in hours.values())]
-        + [number(sum(by.get(n, 0.0) for by in hours.values()), 2)]
+        [
+            str(n),
+            *(number(by[n], 2) if n in by else "–" for by in hours.values()),
+            number(sum(by.get(n, 0.0) for by in hours.values()), 2),
+        ]
         for n in numbers
     ]
     rows.append(["All", *(number(sum(by.values()), 2) for by in hours.values())])
@@ -194,14 +194,19 @@ def timeline(campaign: Campaign) -> str:
         entries.insert(0, _entry("", "Campaign", "created", start, started[0].get("time")))
     for event in campaign.ledger:
         if event.get("event") == "recipe_changed":
-            text = str(event.get("reason") or event.get("changes") or "accepted by the user")
-            entries.append(_entry("hold", "Recipe", "changed", text, event.get("time")))
+            entries.append(_entry("hold", "Recipe", "changed", _changes(event.get("changes")), event.get("time")))
     if campaign.finished is not None:
-        reason = str(campaign.finished.get("reason") or "")
-        entries.append(_entry("good", "Campaign", "finished", reason, campaign.finished.get("time")))
+        entries.append(_entry("good", "Campaign", "finished", campaign.finished, None))
     if not entries:
         return nothing("Nothing has been decided yet.")
     return '<ol class="timeline">' + "\n".join(entries) + "</ol>"
+
+
+def _changes(changes: Any) -> str:
+    """``explore.steps: 100 → 200; ...``."""
+    if not isinstance(changes, list):
+        return "accepted by the user"
+    return "; ".join(f"{c.get('key')}: {c.get('old')} → {c.get('new')}" for c in changes if isinstance(c, dict))
 
 
 def _mood(generation: Generation) -> str:
@@ -210,8 +215,8 @@ def _mood(generation: Generation) -> str:
     return "good" if generation.promoted else "hold"
 
 
-def _entry(mood: str, what: str, word: str, reason: str, at: Any) -> str:
+def _entry(mood: str, what: str, word: str, reason: Any, at: Any) -> str:
     moment = finite(at)
     stamp = f" <time>{time.strftime('%Y-%m-%d %H:%M', time.localtime(moment))}</time>" if moment else ""
-    text = f"<p>{escape(reason)}</p>" if reason else ""
+    text = f"<p>{escape(str(reason))}</p>" if reason else ""
     return f'<li class="{mood}"><strong>{escape(what)}: {escape(word)}</strong>{stamp}{text}</li>'

@@ -21,6 +21,8 @@ SIGNALS = {
 PROPERTIES = {
     "lattice_constant": "Lattice constant",
     "bulk_modulus": "Bulk modulus",
+    "bulk_modulus_eos": "Bulk modulus (E–V)",
+    "eos_volume": "Volume (E–V)",
     "c11": "C₁₁",
     "c12": "C₁₂",
     "c44": "C₄₄",
@@ -41,9 +43,8 @@ REASONS = {
 
 DECISIONS = {
     "promote": "promoted",
-    "hold": "held: the potential before it stays",
+    "hold": "held, the potential before it stays",
     "rollback": "rolled back",
-    "stop": "campaign stopped",
 }
 
 STAGES = ("reference", "explore", "select", "label", "train", "benchmark", "gate")
@@ -59,7 +60,7 @@ def number(value: Any, digits: int = 3) -> str:
     if magnitude < -4 or magnitude > 6:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa} × 10^{int(exponent)}".replace("-", "−")
-    return f"{value:,.{max(digits - 1 - magnitude, 0)}f}".replace("-", "−").replace(",", " ")
+    return f"{value:,.{max(digits - 1 - magnitude, 0)}f}".replace("-", "−").replace(",", "\u202f")
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -14,12 +14,12 @@ from aldriver.core.records import PropertyRecord, dumps
 
 FINGERPRINTS = ["f0" * 8, "a1" * 8, "b2" * 8, "c3" * 8]
 FORCE_RMSE = [239.6, 61.2, 70.9, 36.4]
-DECISIONS = ["promote", "promote", "hold", "stop"]
+DECISIONS = ["promote", "promote", "hold", "promote"]
 REASONS = [
     "baseline",
     "force RMSE 61.2 meV/Å is 0.26 of the foundation's 239.6; no property got worse",
     "force RMSE 70.9 meV/Å is 1.16 of the promoted potential's 61.2 (allowed 1.0)",
-    "promoted, and the last of 3 generations is done",
+    "force RMSE 36.4 meV/Å is 0.59 of the promoted potential's 61.2",
 ]
 REFERENCE = {
     "lattice_constant": (2.855, "Å"),
@@ -70,8 +70,6 @@ def build(root: Path, *, generations: int = 3, name: str = "fe-vacancy", text: s
         ledger.append(
             {"event": "decision", "generation": number, "decision": DECISIONS[number], "reason": REASONS[number]}
         )
-    if generations == 3:
-        ledger.append({"event": "finished", "reason": f"the last of 3 generations is done{text}"})
     lines = [json.dumps({**entry, "time": 1.79e9 + 40.0 * i}) for i, entry in enumerate(ledger)]
     (root / "ledger.jsonl").write_text("\n".join(lines) + "\n")
     return root
@@ -122,7 +120,10 @@ def explore(folder: Path, number: int, rng: np.random.Generator, text: str) -> N
         arrays(here / "scores.npz", step=np.arange(n) * 10, **scores)
         centre = np.zeros(12)
         centre[:3] = number, temperature / 600, 40 * strain
-        arrays(here / "vectors.npz", vectors=centre + 0.3 * rng.standard_normal((n, 12)))
+        # the detector in use divides by its own scale: generation 2 and 3 were explored with the one of generation 1
+        arrays(
+            here / "vectors.npz", vectors=(centre + 0.3 * rng.standard_normal((n, 12))) / (1.0 if number == 1 else 2.0)
+        )
 
 
 def select(folder: Path, number: int) -> None:
@@ -193,13 +194,15 @@ def evaluate(folder: Path, number: int) -> None:
 def gate(folder: Path, number: int, text: str) -> None:
     """The decision; generation 2 is held, so generation 1 stays in use until generation 3."""
     decision = {"decision": DECISIONS[number], "reason": REASONS[number] + text, "numbers": {}, "generation": number}
+    decision |= {"stop": number == 3, "stop_reason": f"the last of 3 generations is done{text}" if number == 3 else ""}
     promoted = FINGERPRINTS[1 if number == 2 else number]
     put(folder / "gate" / "decision.json", {**decision, "fingerprint": FINGERPRINTS[number], "promoted": promoted})
 
 
 def detector(folder: Path, number: int, rng: np.random.Generator) -> None:
     """Thresholds, training and held-out scores."""
-    put(folder / "config.json", {"thresholds": {s: 2.0 * 10.0**i for i, s in enumerate(SIGNALS)}})
+    thresholds = {s: {"value": 2.0 * 10.0**i, "quantile": 0.95, "frames": 20} for i, s in enumerate(SIGNALS)}
+    put(folder / "config.json", {"thresholds": thresholds, "vector_scale": 1.0 + number})
     for name, n, scale in (("train_scores", 40 + 12 * number, 0.6), ("heldout_scores", 20, 0.9)):
         scores = {s: scale * rng.lognormal(0.0, 0.35, n) * 10.0**i for i, s in enumerate(SIGNALS)}
         arrays(folder / f"{name}.npz", **scores)
@@ -208,7 +211,7 @@ def detector(folder: Path, number: int, rng: np.random.Generator) -> None:
 def costs(folder: Path, number: int) -> list[dict]:
     """Ledger entries of the published stages."""
     stages = (
-        {"reference": 120, "train": 0, "benchmark": 90}
+        {"reference": 120, "train": 5, "benchmark": 90}
         if number == 0
         else {"explore": 60, "train": 300, "benchmark": 90}
     )
