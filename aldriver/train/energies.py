@@ -1,0 +1,130 @@
+"""Energy references: moving a reference method's energies onto a potential's scale. Labels themselves stay raw.
+
+Total energies of different methods differ by a constant per element (pseudopotentials, corrections, atoms as zero),
+which no interatomic model should spend its weights on: the least-squares constant per element is taken out first.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from aldriver.core.errors import InputError
+from aldriver.core.frames import label_of
+from aldriver.potentials.base import Potential
+
+AUTO_THRESHOLD_EV_ATOM = 0.050
+"""Mode ``auto`` shifts when reference and potential differ by more than this on average (mean absolute, eV/atom)."""
+MAX_SPREAD_EV_ATOM = 2.0
+"""Frames of one composition further apart than this (eV/atom) come from different energy references."""
+
+
+def fit_e0_shift(
+    frames: Sequence[Atoms],
+    potential: Potential,
+    *,
+    mode: Literal["auto", "never", "always"] = "auto",
+    predicted: Sequence[float] | None = None,
+) -> dict[str, float] | None:
+    """Energy per atom of each element (eV) to add to reference energies: E_ref' = E_ref + Σ n_el · shift_el.
+
+    Least squares of (E_potential − E_ref)/N on the mole fractions. Where the compositions cannot tell elements apart
+    (one fixed composition, say), the solution of least norm is taken: it moves the energies all the same.
+
+    Parameters
+    ----------
+    frames
+        With energy labels.
+    mode
+        ``auto`` shifts when the mean absolute difference exceeds :data:`AUTO_THRESHOLD_EV_ATOM`.
+    predicted
+        Total energies of the potential (eV) where they are known already.
+
+    Returns
+    -------
+    dict or None
+        Shift by element, or None when none is to be applied.
+
+    Raises
+    ------
+    InputError
+        When frames of one composition lie more than :data:`MAX_SPREAD_EV_ATOM` apart, or a label is missing.
+    """
+    if mode not in ("auto", "never", "always"):
+        raise InputError(f"train.e0_shift '{mode}': there is auto, never and always")
+    per_atom = _energies_per_atom(frames)
+    refuse_mixed_references(frames, per_atom)
+    if mode == "never" or not frames:
+        return None
+    if predicted is None:
+        predicted = [p.energy for p in potential.evaluate(frames, stress=False)]
+    counts = np.array([len(atoms) for atoms in frames], dtype=float)
+    difference = np.asarray(predicted, dtype=float) / counts - per_atom
+    if mode == "auto" and np.abs(difference).mean() <= AUTO_THRESHOLD_EV_ATOM:
+        return None
+    elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
+    fractions = np.array([_counts(atoms, elements) for atoms in frames]) / counts[:, None]
+    shift = np.linalg.lstsq(fractions, difference, rcond=None)[0]
+    # rounded: the last bits may depend on the number of threads, and a training must be repeatable
+    return {element: round(float(value), 6) for element, value in zip(elements, shift, strict=True)}
+
+
+def shifted_energy(atoms: Atoms, energy: float, shift: Mapping[str, float] | None) -> float:
+    """Total reference energy of a frame (eV) on the potential's scale.
+
+    Raises
+    ------
+    InputError
+        When the shift knows nothing of one of the frame's elements.
+    """
+    if not shift:
+        return float(energy)
+    unknown = sorted(set(atoms.get_chemical_symbols()) - set(shift))
+    if unknown:
+        raise InputError(
+            f"{atoms.get_chemical_formula()}: the energy shift was fitted without {', '.join(unknown)}; "
+            "put frames with that element into the training set"
+        )
+    return float(energy) + float(sum(shift[symbol] for symbol in atoms.get_chemical_symbols()))
+
+
+def refuse_mixed_references(frames: Sequence[Atoms], per_atom: NDArray[np.float64]) -> None:
+    """Refuse frames of one composition whose energies (eV/atom) cannot come from one method.
+
+    Raises
+    ------
+    InputError
+        Naming the two frames.
+    """
+    by_composition: dict[str, list[int]] = defaultdict(list)
+    for i, atoms in enumerate(frames):
+        by_composition[atoms.symbols.formula.reduce()[0].format("hill")].append(i)
+    for composition, members in by_composition.items():
+        low, high = (int(members[k]) for k in (np.argmin(per_atom[members]), np.argmax(per_atom[members])))
+        if per_atom[high] - per_atom[low] > MAX_SPREAD_EV_ATOM:
+            raise InputError(
+                f"frames of {composition} have energies {per_atom[high] - per_atom[low]:.1f} eV/atom apart "
+                f"(frame {low}: {per_atom[low]:.3f}, frame {high}: {per_atom[high]:.3f}): they come from different "
+                "energy references (another code, pseudopotential or correction). Keep the labels of one method, or "
+                "put them on one scale first"
+            )
+
+
+def _energies_per_atom(frames: Sequence[Atoms]) -> NDArray[np.float64]:
+    values = []
+    for i, atoms in enumerate(frames):
+        energy = label_of(atoms, "energy")
+        if energy is None or not np.isfinite(energy):
+            raise InputError(f"frame {i} ({atoms.get_chemical_formula()}) has no finite energy label")
+        values.append(float(energy) / len(atoms))
+    return np.array(values)
+
+
+def _counts(atoms: Atoms, elements: Sequence[str]) -> list[float]:
+    symbols = atoms.get_chemical_symbols()
+    return [float(symbols.count(element)) for element in elements]
