@@ -1,0 +1,77 @@
+"""The model card of an export: what the potential is, how it is run, what was checked. It checks nothing itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aldriver.core.records import read_json
+from aldriver.core.store import atomic_write
+from aldriver.potentials.base import Potential
+
+
+def write_card(folder: Path, potential: Potential, result: dict[str, Any]) -> None:
+    """Write ``card.md`` into an export folder.
+
+    Parameters
+    ----------
+    result
+        As in ``export.json``.
+    """
+    config = read_json(folder / "config.json")
+    lines = [
+        f"# {potential.name}",
+        "",
+        f"- Family: {potential.family}",
+        f"- Fingerprint: `{potential.fingerprint}`",
+        f"- Refined from: {_code(config.get('parent'))}",
+        f"- Elements: {_elements(potential)}",
+        f"- Saved: {config.get('created', 'unknown')} with "
+        + ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items()),
+        "- Units: eV, Å, eV/Å³ (LAMMPS `units metal`)",
+        "",
+        "## Run it",
+        "",
+        "```",
+        "pip install aldriver",
+        "python run_lammps.py STRUCTURE --temperature 600 --steps 10000 --out md",
+        "```",
+        "",
+        "In Python: `aldriver.load('THIS FOLDER')` (`.calculator()` for ASE). `in.lammps` is plain LAMMPS and may be",
+        "edited; the driver attaches the potential to its `fix external`. One MPI rank.",
+        "",
+        "## Checked",
+        "",
+        f"Run on {result['structure']} (fully flexible NPT) and compared, frame by frame, with the potential itself:",
+        "",
+        "| form | status | max ΔE (eV) | max ΔF (eV/Å) | max Δσ (bar) |",
+        "|---|---|---|---|---|",
+    ]
+    for form in result["forms"]:
+        numbers = " | ".join(_number(form[k]) for k in ("max_dE", "max_dF", "max_dS"))
+        lines.append(f"| {form['form']} | {form['status']} | {numbers} |")
+    lines += [f"- {f['form']}: {f['reason']}" for f in result["forms"] if f["reason"]]
+    lines += ["", "## Where it can be trusted", "", *_detector(folder), ""]
+    atomic_write(folder / "card.md", "\n".join(lines))
+
+
+def _detector(folder: Path) -> list[str]:
+    if not (folder / "detector").is_dir():
+        return ["No detector came with this export: nothing here tells when the potential extrapolates."]
+    return [
+        "`detector/` scores frames; a ratio above 1 means the potential extrapolates there. Thresholds are in",
+        "`detector/config.json`; it works with this potential only (same fingerprint).",
+    ]
+
+
+def _elements(potential: Potential) -> str:
+    symbols = sorted(potential.elements)
+    return ", ".join(symbols) if len(symbols) <= 12 else f"{len(symbols)} ({symbols[0]}–{symbols[-1]}, alphabetically)"
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else "nothing (as loaded)"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1e}"

