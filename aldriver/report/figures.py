@@ -278,28 +278,24 @@ def _parity(sources: list[Generation], what: str) -> Figure:
 
 
 def core_hours(campaign: Campaign) -> dict[str, dict[int, float]]:
-    """Core-hours by stage and generation.
+    """Core-hours by stage and generation: cores × wall time of a stage; for a label its CPU time where that is more.
 
-    A stage counts its CPU time, or its wall time × cores where that is all that is known. Labels count one by one (each
-    key once: a cached label costs nothing again), so a half-done generation is counted too.
+    A label's key counts once: read from the store it costs nothing again.
     """
     hours: dict[str, dict[int, float]] = {}
-    single: dict[str, tuple[int, float]] = {}
+    seen: set[str] = set()
     for entry in campaign.ledger:
-        generation = entry.get("generation")
-        if not isinstance(generation, int):
+        generation, event = entry.get("generation"), entry.get("event")
+        if not isinstance(generation, int) or event not in ("published", "label"):
             continue
-        cpu, seconds = finite(entry.get("cpu_s")), finite(entry.get("seconds"))
-        spent = cpu if cpu is not None else (seconds or 0.0) * (finite(entry.get("cores")) or 1.0)
-        if entry.get("event") == "label":
-            single.setdefault(str(entry.get("key")), (generation, spent / 3600))
-        elif entry.get("event") == "published" and entry.get("stage"):
-            stage = hours.setdefault(str(entry["stage"]), {})
-            stage[generation] = stage.get(generation, 0.0) + spent / 3600
-    if single:
-        hours["label"] = {}
-        for generation, spent in single.values():
-            hours["label"][generation] = hours["label"].get(generation, 0.0) + spent
+        spent = (finite(entry.get("seconds")) or 0.0) * (finite(entry.get("cores")) or 1.0)
+        stage = str(entry.get("stage"))
+        if event == "label":
+            key, stage = str(entry.get("key")), "label"
+            spent = 0.0 if key in seen else max(spent, finite(entry.get("cpu_s")) or 0.0)
+            seen.add(key)
+        by = hours.setdefault({"collect": "label", "baseline": "train"}.get(stage, stage), {})
+        by[generation] = by.get(generation, 0.0) + spent / 3600
     order = {stage: i for i, stage in enumerate(STAGES)}
     return dict(sorted(hours.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
@@ -307,7 +303,7 @@ def core_hours(campaign: Campaign) -> dict[str, dict[int, float]]:
 def cost_figure(campaign: Campaign) -> Figure:
     """Core-hours of each stage, summed over generations."""
     hours = {stage: sum(by.values()) for stage, by in core_hours(campaign).items()}
-    caption = "Core-hours (CPU time) each stage has used, all generations together."
+    caption = "Core-hours (cores × time) each stage has used, all generations together."
     title = "Cost by stage (core-hours)"
     if not hours:
         return Figure(key="cost", title=title, caption=caption, missing="The ledger records no cost yet.")

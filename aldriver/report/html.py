@@ -106,7 +106,8 @@ def script_safe(text: str) -> str:
 def _sections(campaign: Campaign, groups: dict[str, list[Figure]]) -> list[tuple[str, str, str, str]]:
     """Key, title, introduction (HTML) and body of each section."""
     label = campaign.recipe.get("label")
-    engine = escape(str(label.get("engine"))) if isinstance(label, dict) and label.get("engine") else "the reference"
+    settings = label if isinstance(label, dict) else {}
+    engine = escape(str(settings.get("reference") or settings.get("engine") or "the reference"))
     return [
         ("errors", "Errors", "How far energies, forces and stresses are from the reference.", _grid(groups["errors"])),
         (

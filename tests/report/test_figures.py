@@ -130,7 +130,7 @@ def test_map_puts_generations_on_one_scale_and_rings_the_chosen(read):
 
 def test_core_hours_count_each_label_once(read):
     hours = figures.core_hours(read)
-    assert hours["train"] == pytest.approx({0: 1.8 * 5 / 3600, **dict.fromkeys((1, 2, 3), 1.8 * 300 / 3600)})
+    assert hours["train"] == pytest.approx({0: 2 * 5 / 3600, **dict.fromkeys((1, 2, 3), 2 * 300 / 3600)})
     spent = sum(label["cpu_s"] for label in read.generations[1].labels) / 3600
     assert hours["label"][1] == pytest.approx(spent)
     read.ledger.append({"event": "label", "generation": 3, "key": read.generations[1].labels[0]["key"], "cpu_s": 1e6})
