@@ -163,7 +163,7 @@ def coverage_figure(campaign: Campaign) -> Figure:
     title, key = "Frames beyond the threshold (%)", "coverage"
     caption = (
         "Share of the explored frames that a signal puts beyond its threshold, measured by the detector in use during "
-        "that generation. It falls as the potential comes to know what its own MD visits."
+        "that generation. A falling share means that the potential comes to know what its own MD visits."
     )
     share: dict[str, dict[int, float]] = {}
     for g in campaign.generations:

@@ -126,8 +126,9 @@ def tiles(campaign: Campaign) -> list[Tile]:
         value = number(b if b is not None else a)
         note = f"was {number(a)}, {change(a, b)}" if a is not None and b is not None else "foundation potential"
         result.append(Tile(title=f"{name} RMSE, {unit}", value=value, note=note if value != "–" else "not known yet"))
-    x, y, n = mean_deviation(campaign, foundation, final)
-    note = f"was {100 * x:.1f} %, {count(n, 'property', 'properties')}" if n else "not known yet"
+    x, y, n = mean_deviation(campaign, foundation, final or foundation)
+    was = f"was {100 * x:.1f} %" if final else "foundation potential"
+    note = f"{was}, {count(n, 'property', 'properties')}" if n else "not known yet"
     result.append(Tile(title="Mean deviation from reference", value=f"{100 * y:.1f} %" if n else "–", note=note))
     labels = [label for g in campaign.generations for label in g.labels]
     result.append(Tile(title="Labels", value=str(len(labels)), note=labels_by_status(labels) if labels else "none yet"))

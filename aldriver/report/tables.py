@@ -73,7 +73,7 @@ def benchmark_table(campaign: Campaign) -> str:
 
 
 def _unit(unit: str) -> str:
-    return {"A": "Å", "angstrom": "Å", "": "no unit"}.get(unit, unit)
+    return {"A": "Å", "angstrom": "Å", "": "no unit"}.get(unit, unit).replace("^3", "³").replace("^2", "²")
 
 
 def _value(record: dict[str, Any] | None, reference: dict[str, Any] | None, notes: list[str]) -> str:

@@ -79,6 +79,8 @@ def duration(seconds: Any) -> str:
     """Seconds, minutes or hours, whichever reads best."""
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         return "–"
+    if 0 < seconds < 0.01:
+        return "< 0.01 s"
     if seconds < 120:
         return f"{number(seconds, 2) if seconds < 10 else round(seconds)} s"
     if seconds < 7200:
