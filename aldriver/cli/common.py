@@ -62,7 +62,7 @@ def emit(result: Any, json_to: str | None) -> bool:
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Any]:
-    """Progress bar with time left on stderr; yields ``advance(note="", n=1)``."""
+    """Progress bar with time left on stderr; yields ``advance(note="", n=1)``, with ``advance.to(done, total)``."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
@@ -79,6 +79,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Any]:
         def advance(note: str = "", n: int = 1) -> None:
             bar.update(task, advance=n, note=note)
 
+        advance.to = lambda done, total: bar.update(task, completed=done, total=total)  # type: ignore[attr-defined]
         yield advance
 
 

@@ -25,7 +25,7 @@ def evaluate(
 
     loaded = load(potential, device=device)
     with progress(f"Evaluating {loaded.name}", total=len(labelled)) as advance:
-        metrics = errors_of(loaded, labelled, on_progress=lambda n: advance(n=n))
+        metrics = errors_of(loaded, labelled, on_progress=advance.to)
     result = {"potential": loaded.name, "fingerprint": loaded.fingerprint, "frames": str(frames), **metrics}
     if emit(result, json_to):
         return
