@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from torch import Tensor
 from aldriver.core.errors import AldriverError
 from aldriver.core.recipe import Train
 from aldriver.core.records import dumps, jsonable
-from aldriver.core.store import atomic_write
+from aldriver.core.store import atomic_write, disk_errors
 from aldriver.train.base import TrainAdapter
 from aldriver.train.checkpoint import load_checkpoint, save_checkpoint
 from aldriver.train.ema import MovingAverage
@@ -192,8 +193,10 @@ class TrainingLoop:
         """History first, then the checkpoint: a line too many is dropped on resume, a line too few could not be."""
         line = jsonable(line)
         self.state.history.append(line)
-        with (self.out / HISTORY).open("a") as handle:
+        with disk_errors(self.out / HISTORY), (self.out / HISTORY).open("a") as handle:
             handle.write(dumps(line, indent=None) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
         state = self.state
         save_checkpoint(
             self.out,
@@ -225,8 +228,9 @@ class TrainingLoop:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
         self.ema.load_state_dict(saved["ema"])
-        lines = (self.out / HISTORY).read_text().splitlines()[: saved["history_length"]]
-        atomic_write(self.out / HISTORY, "".join(line + "\n" for line in lines))
+        path = self.out / HISTORY
+        lines = path.read_text().splitlines()[: saved["history_length"]] if path.exists() else []
+        atomic_write(path, "".join(line + "\n" for line in lines))
         self.state = LoopState(
             epoch=saved["epoch"],
             micro_batch=saved["micro_batch"],
