@@ -18,7 +18,9 @@ def benchmark(
     structure: Annotated[
         list[str], typer.Option("--structure", help="e.g. bcc-Fe, fcc-Cu, diamond-Si, or a file; may be repeated.")
     ],
-    properties: Annotated[str, typer.Option("--properties", help=f"Comma-separated: {', '.join(ALL)}.")] = ",".join(ALL),
+    properties: Annotated[str, typer.Option("--properties", help=f"Comma-separated: {', '.join(ALL)}.")] = ",".join(
+        ALL
+    ),
     supercell: Annotated[
         str, typer.Option("--supercell", help="Of the conventional cell, for the vacancy; e.g. 4x4x4 (bcc: 128 atoms).")
     ] = "4x4x4",

@@ -17,7 +17,9 @@ from aldriver.core.store import atomic_write
 
 Json = Annotated[
     str | None,
-    typer.Option("--json", metavar="[FILE]", help="Write the result as JSON to FILE, or to stdout when no FILE is given."),
+    typer.Option(
+        "--json", metavar="[FILE]", help="Write the result as JSON to FILE, or to stdout when no FILE is given."
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 
@@ -63,7 +65,14 @@ def emit(result: Any, json_to: str | None) -> bool:
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Any]:
     """Progress bar with time left on stderr; yields ``advance(note="", n=1)``, with ``advance.to(done, total)``."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),

@@ -18,7 +18,9 @@ def start(json_to: Json = None) -> None:
     from aldriver.workflow import service
 
     found = service.start()
-    if not emit({"running": True, "host": found.host, "port": found.port, "pid": found.pid, "home": found.home}, json_to):
+    if not emit(
+        {"running": True, "host": found.host, "port": found.port, "pid": found.pid, "home": found.home}, json_to
+    ):
         console.print(f"running on {found.host}:{found.port} (pid {found.pid}), data in {found.home}")
 
 
@@ -45,7 +47,9 @@ def status(json_to: Json = None) -> None:
 
 @app.command("launchpad-file")
 def launchpad_file(
-    path: Annotated[Path, typer.Argument(help="File to write (0600: it holds the password).")] = Path("my_launchpad.yaml"),
+    path: Annotated[Path, typer.Argument(help="File to write (0600: it holds the password).")] = Path(
+        "my_launchpad.yaml"
+    ),
     json_to: Json = None,
 ) -> None:
     """Write a FireWorks launchpad file, for `lpad -l FILE ...`."""

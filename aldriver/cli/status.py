@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from aldriver.cli.common import Json, console, emit, number
 
@@ -33,5 +34,67 @@ def status(
 
 
 def show(state: dict[str, Any]) -> None:
-    """Print one campaign's status."""
-    console.print(state)
+    """Print one campaign's status: a headline, a table over generations, costs and what runs now."""
+    colour = {"finished": "green", "running": "cyan", "failed": "red"}.get(state["state"], "yellow")
+    console.print(
+        f"[bold]{escape(state['name'])}[/]  [{colour}]{state['state']}[/]  {escape(state['reason'])}", highlight=False
+    )
+    labels = state["labels"]
+    console.print(
+        f"generation {state['generation']} of {state['generations']}, stage {state['stage']}; "
+        f"labels: {labels['done']} done, {labels['failed']} failed, {labels['pending']} pending",
+        highlight=False,
+    )
+    for reason, count in labels["reasons"].items():
+        console.print(f"  {count} × {reason}", markup=False, highlight=False)
+    console.print(_table(state))
+    for one in state["rounds"]:
+        if one["decision"] and one["generation"]:
+            text = f"{one['name']}: {one['decision']['decision']}: {one['decision']['reason']}"
+            console.print(text, markup=False, highlight=False)
+    cost = ", ".join(f"{stage} {hours:.3g}" for stage, hours in state["cost"].items())
+    console.print(f"core-hours: {cost or 'none yet'}", highlight=False)
+    for task in state["running"]:
+        share = f" {task['done']:g}/{task['total']:g}" if task.get("total") else ""
+        index = "" if task["index"] is None else f" {task['index']}"
+        console.print(f"running: {task['stage']}{index}{share} {task['note']}", markup=False, highlight=False)
+    if state["eta_s"] is not None:
+        console.print(f"about {duration(state['eta_s'])} left", highlight=False)
+    if state["promoted"]:
+        console.print(f"promoted: {state['promoted']}", markup=False, highlight=False, soft_wrap=True)
+    if not state["launchpad"]["reachable"]:
+        problem = state["launchpad"]["problem"]
+        console.print(f"launchpad not reached ({problem}); this is from the files alone", style="dim", markup=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words a person reads at a glance."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _table(state: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    reference = {(r["case"], r["property"]): r for r in state["reference"]}
+    rounds = [r for r in state["rounds"] if r["records"] or r["test"] or r["valid"]]
+    keys = list(reference) or list({(r["case"], r["property"]): 0 for one in rounds for r in one["records"]})
+    table = Table("", "unit", title=None)
+    for one in rounds:
+        table.add_column(one["name"], justify="right")
+    table.add_column("reference", justify="right")
+    for name, which in (("test", "test"), ("validation", "valid")):
+        for quantity, unit in (("forces", "meV_A"), ("energy", "meV_atom"), ("stress", "GPa")):
+            values = [(one[which] or {}).get(f"{quantity}_rmse_{unit}") for one in rounds]
+            if any(v is not None for v in values):
+                table.add_row(f"{name} {quantity} RMSE", unit.replace("_", "/"), *map(number, values), "")
+    for case, name in keys:
+        found = [{(r["case"], r["property"]): r for r in one["records"]}.get((case, name)) for one in rounds]
+        cells = [
+            "—" if r is None else number(r["value"]) + ("" if r["converged"] else " (not converged)") for r in found
+        ]
+        target = reference.get((case, name))
+        unit = next((r["unit"] for r in [target, *found] if r), "")
+        table.add_row(f"{case} {name.replace('_', ' ')}", unit, *cells, number(target["value"]) if target else "—")
+    return table

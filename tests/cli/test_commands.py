@@ -95,7 +95,9 @@ def test_benchmark_writes_the_documented_json(tmp_path):
             "protocol", "reason"}  # fmt: skip
     assert all(set(r) == keys for r in result["records"])
     values = {r["property"]: r["value"] for r in result["records"]}
-    assert values["lattice_constant"] == pytest.approx(2.855, abs=1e-3)  # Mendelev et al. 2003, doi:10.1080/14786430310001613264
+    assert values["lattice_constant"] == pytest.approx(
+        2.855, abs=1e-3
+    )  # Mendelev et al. 2003, doi:10.1080/14786430310001613264
     assert values["c_prime"] == pytest.approx((values["c11"] - values["c12"]) / 2, rel=1e-2)
     assert values["vacancy_formation_energy"] == pytest.approx(1.72, abs=0.01)
     assert all(r["force_calls"] > 0 for r in result["records"])

@@ -40,7 +40,9 @@ def test_the_first_publisher_stands(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["stage"]
 
 
-@pytest.mark.parametrize(("harm", "message"), [("edit", "was changed"), ("remove", "missing"), ("manifest", "not a pub")])
+@pytest.mark.parametrize(
+    ("harm", "message"), [("edit", "was changed"), ("remove", "missing"), ("manifest", "not a pub")]
+)
 def test_verify_names_the_damaged_file(tmp_path, harm, message):
     final = tmp_path / "stage"
     with store.publish(final) as tmp:
