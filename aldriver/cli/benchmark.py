@@ -11,6 +11,7 @@ from aldriver.cli.common import Device, Json, console, emit, number, progress
 from aldriver.core.errors import InputError
 
 ALL = ("lattice", "eos", "elastic", "vacancy")
+DEFAULT = ",".join(ALL)
 
 
 def benchmark(
@@ -18,12 +19,11 @@ def benchmark(
     structure: Annotated[
         list[str], typer.Option("--structure", help="e.g. bcc-Fe, fcc-Cu, diamond-Si, or a file; may be repeated.")
     ],
-    properties: Annotated[str, typer.Option("--properties", help=f"Comma-separated: {', '.join(ALL)}.")] = ",".join(
-        ALL
-    ),
+    properties: Annotated[str, typer.Option("--properties", help=f"Comma-separated; default: {DEFAULT}.")] = DEFAULT,
     supercell: Annotated[
-        str, typer.Option("--supercell", help="Of the conventional cell, for the vacancy; e.g. 4x4x4 (bcc: 128 atoms).")
-    ] = "4x4x4",
+        str | None,
+        typer.Option("--supercell", help="For the vacancy; default: bcc 4x4x4 (128 atoms), fcc 3x3x3, diamond 2x2x2."),
+    ] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps finished properties.")] = None,
     json_to: Json = None,
     device: Device = "cpu",
@@ -58,7 +58,9 @@ def benchmark(
         raise typer.Exit(1)
 
 
-def _supercell(text: str) -> tuple[int, int, int]:
+def _supercell(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
     parts = text.lower().replace(",", "x").split("x")
     if len(parts) != 3 or not all(p.isdigit() and int(p) > 0 for p in parts):
         raise InputError(f"--supercell {text!r}: give three positive numbers, e.g. 4x4x4")

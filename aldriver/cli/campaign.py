@@ -45,16 +45,12 @@ def run(
 
 def resume(
     campaign: CampaignDir,
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Check that this is still the campaign's recipe.")
-    ] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="Check it against the campaign's.")] = None,
     accept_changes: Accept = False,
     workers: Workers = None,
     launchpad: Launchpad = None,
     force: Annotated[bool, typer.Option("--force", help="Even if workers elsewhere seem to be alive.")] = False,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Only rebuild the launchpad; work with `aldriver work`.")
-    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Only rebuild the launchpad.")] = False,
     json_to: Json = None,
 ) -> None:
     """Go on with an interrupted campaign: nothing published is lost or computed again."""

@@ -17,9 +17,7 @@ from aldriver.core.store import atomic_write
 
 Json = Annotated[
     str | None,
-    typer.Option(
-        "--json", metavar="[FILE]", help="Write the result as JSON to FILE, or to stdout when no FILE is given."
-    ),
+    typer.Option("--json", metavar="[FILE]", help="Write the result as JSON to FILE, or to stdout without FILE."),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 

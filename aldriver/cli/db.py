@@ -47,7 +47,7 @@ def status(json_to: Json = None) -> None:
 
 @app.command("launchpad-file")
 def launchpad_file(
-    path: Annotated[Path, typer.Argument(help="File to write (0600: it holds the password).")] = Path(
+    path: Annotated[Path, typer.Argument(help="File to write; it holds the password (0600).")] = Path(
         "my_launchpad.yaml"
     ),
     json_to: Json = None,

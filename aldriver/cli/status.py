@@ -98,3 +98,9 @@ def _table(state: dict[str, Any]) -> Any:
         unit = next((r["unit"] for r in [target, *found] if r), "")
         table.add_row(f"{case} {name.replace('_', ' ')}", unit, *cells, number(target["value"]) if target else "—")
     return table
+
+
+def _cell(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "—"
+    return number(record["value"]) + ("" if record["converged"] else " (not converged)")

@@ -1,4 +1,7 @@
-"""A worker process of ``run.py`` (``python -m aldriver.workflow.worker ROOT``): takes a campaign's tasks until it ends."""
+"""A worker process of ``run.py``: takes tasks of one campaign until it ends.
+
+What a task does is ``tasks.py``'s business, what happens when a worker dies ``run.py``'s.
+"""
 
 from __future__ import annotations
 
