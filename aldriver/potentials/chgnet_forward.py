@@ -1,9 +1,9 @@
 """CHGNet's forward pass with the first linear layers taken before the gather. Derivatives are ``chgnet.py``'s business.
 
 chgnet gathers atom and bond features for every edge and every angle, joins them, and multiplies the long rows by the
-weights of the first layer. The product of a joined row is the sum of the products of its parts, so the parts that belong
-to atoms and bonds can be multiplied once each, before they are gathered: the same numbers with a quarter of the work
-(there are some ten times more edges, and a hundred times more angles, than atoms).
+weights of the first layer. The product of a joined row is the sum of the products of its parts, so the parts that
+belong to atoms and bonds can be multiplied once each, before they are gathered: the same numbers with a quarter of the
+work (there are some ten times more edges, and a hundred times more angles, than atoms).
 """
 
 from __future__ import annotations

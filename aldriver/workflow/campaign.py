@@ -5,6 +5,7 @@ Owns the directory and never the database: putting work on a launchpad is ``cont
 
 from __future__ import annotations
 
+import fcntl
 import secrets
 import time
 from collections.abc import Iterator
@@ -144,7 +145,8 @@ def create(recipe_path: str | Path, root: str | Path, *, accept_changes: bool = 
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
     campaign = Campaign(root, f"{recipe.name}-{secrets.token_hex(4)}", recipe.name, recipe.digest())
-    with lock(campaign):
+    with (root / ".create.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         if (root / CAMPAIGN_FILE).exists():
             return check_recipe(root, recipe, accept_changes=accept_changes)
         _freeze(recipe, root)
@@ -221,14 +223,15 @@ def lock(campaign: Campaign, *, wait_s: float = 10.0) -> Iterator[int]:
         When another living process holds it.
     """
     path = campaign.root / ".lock"
-    deadline = time.monotonic() + wait_s
+    began = time.monotonic()
     with ExitStack() as stack:
         while True:
             try:
                 descriptor = stack.enter_context(exclusive(path, what=f"the campaign in {campaign.root}"))
                 break
             except CampaignBusyError:
-                if holder_alive(campaign) or time.monotonic() > deadline:
+                waited = time.monotonic() - began
+                if waited >= wait_s or (waited >= min(1.0, wait_s) and holder_alive(campaign)):
                     raise
                 time.sleep(0.1)
         yield descriptor
@@ -241,7 +244,11 @@ def holder_alive(campaign: Campaign) -> bool:
     words = (campaign.root / ".lock").read_text().split()
     if len(words) < 4 or words[3] != socket.gethostname():
         return bool(words)
-    return Path(f"/proc/{words[1]}").exists()
+    try:
+        status = Path(f"/proc/{words[1]}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def absolute(recipe: Recipe, base: Path) -> Recipe:
