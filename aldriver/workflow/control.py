@@ -79,15 +79,13 @@ def rebuild(launchpad: LaunchPad, campaign: Campaign) -> dict[str, Any]:
 
     To be called only by who holds the campaign's lock, with nobody else at work.
     """
-    from aldriver.workflow.generation import ensure_generation, finish
+    from aldriver.workflow.generation import ensure_generation
 
     (campaign.root / CANCEL_FILE).unlink(missing_ok=True)
     tidy(campaign)
     drop_unfinished(launchpad, campaign)
     generation, finished = campaign.frontier()
-    if finished:
-        finish(campaign)
-    else:
+    if not finished:
         # a workflow that is complete though its files are not (they were removed): in the way of a new one
         _delete(launchpad, {"metadata.campaign": campaign.id, "metadata.generation": {"$gte": generation}})
         ensure_generation(launchpad, campaign, generation)
@@ -104,11 +102,18 @@ def join(launchpad: LaunchPad, campaign: Campaign) -> None:
 
 
 def tidy(campaign: Campaign) -> None:
-    """Clear what dead processes left, and note in the ledger what was published but not noted."""
+    """Clear what dead processes left, and note what was published but not noted."""
     from aldriver.label.cache import tidy as tidy_labels
 
     tidy_labels(campaign.labels)
     remove_leftovers(campaign.root)
+    note_published(campaign)
+
+
+def note_published(campaign: Campaign) -> None:
+    """Complete the ledger: a process may die between publishing a stage and noting it."""
+    from aldriver.workflow.generation import finish
+
     noted = {e["path"] for e in campaign.ledger.find("published")}
     for manifest in sorted(campaign.root.glob(f"generation-*/**/{MANIFEST}")):
         folder = manifest.parent
@@ -122,6 +127,7 @@ def tidy(campaign: Campaign) -> None:
         campaign.ledger.append("published", stage=stage, generation=generation, index=index, path=path, recovered=True)
         if stage == "gate" and not campaign.ledger.find("decision", generation=generation):
             campaign.ledger.append("decision", **campaign.decision(generation))
+    finish(campaign)
 
 
 def drop_unfinished(launchpad: LaunchPad, campaign: Campaign) -> int:

@@ -24,6 +24,8 @@ FILE = "launchpad.yaml"
 LOCK_SECONDS = 10
 """A workflow lock older than this belongs to a dead process (FireWorks: 300 s, and then it gives up)."""
 PING_SECONDS = 30
+TIMEOUT_S = 8.0
+"""How long a lost server is waited for: longer than the embedded one needs to come back."""
 _KEYS = {
     *("embedded", "host", "port", "name", "uri", "username", "password", "authsource", "uri_mode"),
     *("mongoclient_kwargs", "logdir", "strm_lvl", "user_indices", "wf_user_indices"),
@@ -95,8 +97,8 @@ def describe(path: Path | None = None) -> str:
     return where.describe() if where else f"embedded database (not running) in {service.service_home()}"
 
 
-def connect(path: Path | None = None) -> LaunchPad:
-    """FireWorks ``LaunchPad``, reachable and with its indexes.
+def connect(path: Path | None = None, *, timeout_s: float = TIMEOUT_S) -> LaunchPad:
+    """FireWorks ``LaunchPad``, reachable and with its indexes; `timeout_s` is how long it waits for a lost server.
 
     Raises
     ------
@@ -107,17 +109,17 @@ def connect(path: Path | None = None) -> LaunchPad:
     """
     where = connection(path)
     assert where is not None
-    return open_launchpad(where)
+    return open_launchpad(where, timeout_s=timeout_s)
 
 
-def open_launchpad(where: Connection) -> LaunchPad:
+def open_launchpad(where: Connection, *, timeout_s: float = TIMEOUT_S) -> LaunchPad:
     """FireWorks ``LaunchPad`` of a connection; see :func:`connect`."""
     from pymongo.errors import PyMongoError
 
     prepare_fireworks()
     from fireworks import LaunchPad
 
-    options = {"serverSelectionTimeoutMS": 15000} | where.options
+    options = {"serverSelectionTimeoutMS": int(timeout_s * 1000)} | where.options
     user: dict[str, Any] = {}
     if where.username and not where.uri_mode:
         user = {"username": where.username, "password": where.password, "authsource": where.authsource}

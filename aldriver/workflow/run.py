@@ -155,9 +155,8 @@ class _Supervisor:
         generation, finished = self.campaign.frontier()
         if not finished:
             return None
-        from aldriver.workflow.generation import finish
-
-        finish(self.campaign)
+        self._wait_for_children(10.0)  # the last one has yet to tell the launchpad
+        control.note_published(self.campaign)
         return "finished", self.campaign.decision(generation)["stop_reason"]
 
     def _fill(self) -> None:
@@ -289,7 +288,7 @@ class _Supervisor:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                self.launchpad = connect(self.launchpad_file)
+                self.launchpad = connect(self.launchpad_file, timeout_s=2.0)
                 return
             except AldriverError as error:
                 if error.exit_code == 2 or time.monotonic() > deadline or self.campaign.cancelled:
@@ -325,18 +324,21 @@ class _Supervisor:
             self.events.pump()
             time.sleep(TICK_S)
 
-    def _end_children(self, grace_s: float = 10.0) -> None:
+    def _end_children(self) -> None:
         for child in self.children:
             with suppress(ProcessLookupError):
                 child.terminate()
-        deadline = time.monotonic() + grace_s
+        self._wait_for_children(10.0)
         for child in self.children:
-            try:
-                child.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            child.kill()
+            child.wait()
         self.children = []
+
+    def _wait_for_children(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self.children and time.monotonic() < deadline:
+            self.children = [c for c in self.children if c.poll() is None]
+            time.sleep(0.05)
 
 
 @contextmanager

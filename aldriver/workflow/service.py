@@ -100,10 +100,10 @@ def start(*, port: int | None = None) -> Service:
         service = find(home)
         if service is not None:
             return service
+        _end_hung(home)
         service = _adopt(home)
         if service is not None:
             return service
-        _end_hung(home)
         if not (home / "credentials.json").exists():
             _provision(home)
         return _launch(home, port)
