@@ -66,7 +66,7 @@ def _line(event: dict[str, Any]) -> str | None:
     if kind == "label" and event.get("status") != "ok":
         return "[yellow]" + escape(f"label {event['key']}: {event['status']}: {event['reason']}")
     if kind == "decision":
-        return "[bold]" + escape(f"generation {event['generation']}: {event['decision']}: {event['reason']}")
+        return "[bold]" + escape(f"generation {event['generation']}: {event['reason']}")
     if kind == "recipe_changed":
         return "recipe changed (recorded)"
     if kind == "warning":

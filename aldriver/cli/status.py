@@ -50,7 +50,7 @@ def show(state: dict[str, Any]) -> None:
     console.print(_table(state))
     for one in state["rounds"]:
         if one["decision"] and one["generation"]:
-            text = f"{one['name']}: {one['decision']['decision']}: {one['decision']['reason']}"
+            text = f"{one['name']}: {one['decision']['reason']}"
             console.print(text, markup=False, highlight=False)
     cost = ", ".join(f"{stage} {hours:.3g}" for stage, hours in state["cost"].items())
     console.print(f"core-hours: {cost or 'none yet'}", highlight=False)
