@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,16 @@ from ase.build import bulk
 
 
 @pytest.fixture(autouse=True)
-def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Everything aldriver keeps outside a campaign goes to a temporary directory."""
+def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Everything aldriver keeps outside a campaign goes to a temporary directory; a database started there ends."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("ALDRIVER_HOME", str(home))
-    return home
+    yield home
+    if any(home.rglob("service.json")):
+        from aldriver.workflow import service
+
+        monkeypatch.setenv("ALDRIVER_HOME", str(home))
+        service.stop()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,6 +13,9 @@ from aldriver.cli.common import Json, console, emit, number
 Launchpad = Annotated[Path | None, typer.Option("--launchpad", help="launchpad.yaml to use.")]
 
 
+ERRORS = (("forces", "meV_A", "meV/Å"), ("energy", "meV_atom", "meV/atom"), ("stress", "GPa", "GPa"))
+
+
 def status(
     campaign: Annotated[Path | None, typer.Argument(help="Campaign directory; default: all on the launchpad.")] = None,
     launchpad: Launchpad = None,
@@ -75,32 +78,31 @@ def duration(seconds: float) -> str:
 
 
 def _table(state: dict[str, Any]) -> Any:
+    """Errors and properties over generations, beside the foundation and the reference; fits 80 columns."""
     from rich.table import Table
 
     reference = {(r["case"], r["property"]): r for r in state["reference"]}
     rounds = [r for r in state["rounds"] if r["records"] or r["test"] or r["valid"]]
     keys = list(reference) or list({(r["case"], r["property"]): 0 for one in rounds for r in one["records"]})
-    table = Table("", "unit", title=None)
+    table = Table("", padding=(0, 1, 0, 0))
     for one in rounds:
-        table.add_column(one["name"], justify="right")
-    table.add_column("reference", justify="right")
+        table.add_column("found." if one["generation"] == 0 else f"gen {one['generation']}", justify="right")
+    table.add_column("ref.", justify="right")
     for name, which in (("test", "test"), ("validation", "valid")):
-        for quantity, unit in (("forces", "meV_A"), ("energy", "meV_atom"), ("stress", "GPa")):
+        for quantity, unit, shown in ERRORS:
             values = [(one[which] or {}).get(f"{quantity}_rmse_{unit}") for one in rounds]
             if any(v is not None for v in values):
-                table.add_row(f"{name} {quantity} RMSE", unit.replace("_", "/"), *map(number, values), "")
+                table.add_row(f"{name} {quantity} RMSE ({shown})", *map(number, values), "")
     for case, name in keys:
         found = [{(r["case"], r["property"]): r for r in one["records"]}.get((case, name)) for one in rounds]
-        cells = [
-            "—" if r is None else number(r["value"]) + ("" if r["converged"] else " (not converged)") for r in found
-        ]
         target = reference.get((case, name))
-        unit = next((r["unit"] for r in [target, *found] if r), "")
-        table.add_row(f"{case} {name.replace('_', ' ')}", unit, *cells, number(target["value"]) if target else "—")
+        unit = next((r["unit"] for r in [target, *found] if r and r["unit"]), "")
+        label = f"{case} {name.replace('_', ' ').replace('formation', 'form.')}" + (f" ({unit})" if unit else "")
+        table.add_row(label, *(_cell(record) for record in found), number(target["value"]) if target else "—")
+    if any(r and not r["converged"] for one in rounds for r in one["records"]):
+        table.caption = "* not converged"
     return table
 
 
 def _cell(record: dict[str, Any] | None) -> str:
-    if record is None:
-        return "—"
-    return number(record["value"]) + ("" if record["converged"] else " (not converged)")
+    return "—" if record is None else number(record["value"]) + ("" if record["converged"] else "*")

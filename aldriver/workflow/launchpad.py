@@ -123,6 +123,7 @@ def open_launchpad(where: Connection, *, timeout_s: float = TIMEOUT_S) -> Launch
     user: dict[str, Any] = {}
     if where.username and not where.uri_mode:
         user = {"username": where.username, "password": where.password, "authsource": where.authsource}
+    launchpad = None
     try:
         launchpad = LaunchPad(
             host=where.host,
@@ -137,6 +138,8 @@ def open_launchpad(where: Connection, *, timeout_s: float = TIMEOUT_S) -> Launch
         )
         _initialise(launchpad)
     except PyMongoError as error:
+        if launchpad is not None:
+            launchpad.connection.close()
         hint = "see `aldriver db status`" if where.embedded else f"check {where.source} and the network"
         raise AldriverError(f"the launchpad ({where.describe()}) cannot be used: {_short(error)}; {hint}") from error
     return launchpad

@@ -69,7 +69,7 @@ def test_what_is_published_is_left_out(campaign):
 def test_specs_carry_references_only(campaign):
     for fw in generation_workflow(campaign, 1).fws:
         assert {k for k in fw.spec if not k.startswith("_")} == {"campaign", "dir", "generation", "index", "stage"}
-        assert fw.spec["_tasks"][0].fw_name.startswith("{{aldriver.workflow.tasks.")
+        assert fw.tasks[0].fw_name.startswith("{{aldriver.workflow.tasks.")  # `rlaunch` finds it by this name
 
 
 def test_categories_and_queues_follow_the_recipe(write_recipe, tmp_path):

@@ -99,6 +99,7 @@ def test_a_taken_port_is_avoided_or_refused(own_home):
     found = service.start()
     service.stop()
     with socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind((found.host, found.port))
         thief.listen()
         with pytest.raises(InputError, match=rf"port {found.port} .*taken"):
