@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 DUPLICATE_FRACTION = 0.5
 """Two frames closer than this share of the typical distance between similar frames are near-duplicates."""
-_TYPICAL_QUANTILE = 0.1
+_TYPICAL_QUANTILE = 0.02
 _SAMPLE = 1500
 _ROUNDING = 1e-6
 
@@ -92,7 +92,7 @@ def select(
     known
         (m, d) vectors of frames that have a label.
     separation
-        Near-duplicate distance; by default half the typical distance between similar frames (the 10 % quantile of
+        Near-duplicate distance; by default half the typical distance between similar frames (a low quantile of
         all pair distances of candidates and known frames).
 
     Raises
@@ -190,9 +190,10 @@ class _Pool:
 
 
 def typical_separation(vectors: Array) -> float:
-    """Near-duplicate distance of a set of (n, d) vectors: half the 10 % quantile of their pair distances.
+    """Near-duplicate distance of a set of (n, d) vectors: half the 2 % quantile of their pair distances.
 
-    A low quantile, so that pairs of different systems or phases do not count; never below rounding of the vectors.
+    A low quantile, so that only pairs within one trajectory count, not those of different systems, temperatures or
+    strains; never below rounding of the vectors.
     """
     from scipy.spatial.distance import pdist
 
