@@ -15,6 +15,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: setup
 	$(BIN)/aldriver run recipes/quickstart.yaml --dir campaigns/quickstart
+	test -d campaigns/quickstart-lammps || $(BIN)/aldriver export campaigns/quickstart campaigns/quickstart-lammps
+	$(BIN)/python campaigns/quickstart-lammps/run_lammps.py campaigns/quickstart-lammps/check/structure.extxyz \
+	    --ensemble npt --temperature 600 --steps 200 --out campaigns/quickstart-lammps/md
+	$(BIN)/python -m aldriver.testing.quickstart campaigns/quickstart
 
 test: setup
 	$(BIN)/python -m pytest

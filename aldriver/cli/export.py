@@ -22,13 +22,18 @@ def export(
     """Export POTENTIAL (or a campaign's promoted one) to OUT for use in LAMMPS, with its detector and a model card."""
     from aldriver.core.errors import InputError
     from aldriver.core.frames import read_frames
+    from aldriver.core.records import read_json
 
-    source = potential
+    source, training = potential, None
+    atoms = read_frames(structure)[0] if structure is not None else None
     if (Path(potential) / "campaign.json").is_file():
+        from aldriver.core.systems import build_systems
+        from aldriver.workflow.campaign import open_campaign
         from aldriver.workflow.status import promoted_potential
 
         source = str(promoted_potential(Path(potential)))
-    atoms = read_frames(structure)[0] if structure is not None else None
+        training = read_json(Path(source) / "card.json")
+        atoms = atoms or build_systems(open_campaign(potential).recipe)[-1]
     if out.exists():
         raise InputError(f"{out}: exists already; exports are never overwritten, name a new folder")
     from aldriver.export.lammps import export_potential
@@ -36,7 +41,9 @@ def export(
 
     detector = Path(source) / "detector"
     loaded = load(source, device=device)
-    result = export_potential(loaded, out, detector_dir=detector if detector.is_dir() else None, structure=atoms)
+    result = export_potential(
+        loaded, out, detector_dir=detector if detector.is_dir() else None, structure=atoms, training=training
+    )
     if not emit(result, json_to):
         for form in result["forms"]:
             console.print(f"{form['form']}: {form['status']} {form.get('reason') or ''}")

@@ -10,13 +10,15 @@ from aldriver.core.store import atomic_write
 from aldriver.potentials.base import Potential
 
 
-def write_card(folder: Path, potential: Potential, result: dict[str, Any]) -> None:
+def write_card(folder: Path, potential: Potential, result: dict[str, Any], training: dict[str, Any]) -> None:
     """Write ``card.md`` into an export folder.
 
     Parameters
     ----------
     result
         As in ``export.json``.
+    training
+        As in :func:`aldriver.export.lammps.export_potential`; may be empty.
     """
     config = read_json(folder / "config.json")
     lines = [
@@ -29,6 +31,7 @@ def write_card(folder: Path, potential: Potential, result: dict[str, Any]) -> No
         f"- Saved: {config.get('created', 'unknown')} with "
         + ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items()),
         "- Units: eV, Å, eV/Å³ (LAMMPS `units metal`)",
+        *_training(training),
         "",
         "## Run it",
         "",
@@ -53,6 +56,28 @@ def write_card(folder: Path, potential: Potential, result: dict[str, Any]) -> No
     lines += [f"- {f['form']}: {f['reason']}" for f in result["forms"] if f["reason"]]
     lines += ["", "## Where it can be trusted", "", *_detector(folder), ""]
     atomic_write(folder / "card.md", "\n".join(lines))
+
+
+def _training(training: dict[str, Any]) -> list[str]:
+    """What it was refined on and how far it is off there."""
+    if training.get("generation") is None:
+        return []
+    origin = f"generation {training['generation']} of campaign {training.get('campaign')}"
+    frames = f"{training.get('n_train')} labelled frames, {training.get('n_valid')} for validation"
+    lines = [f"- Training: {origin}, {frames}"]
+    errors = training.get("validation") or {}
+    shown = (
+        ("energy", "energy_rmse_meV_atom", "meV/atom"),
+        ("forces", "forces_rmse_meV_A", "meV/Å"),
+        ("stress", "stress_rmse_GPa", "GPa"),
+    )
+    found = [f"{name} {errors[key]:.3g} {unit}" for name, key, unit in shown if errors.get(key) is not None]
+    if found:
+        lines.append(f"- RMSE on the validation frames: {', '.join(found)}")
+    if training.get("e0_shift"):
+        shift = ", ".join(f"{element} {value:+.3f}" for element, value in training["e0_shift"].items())
+        lines.append(f"- Energies are on the parent's scale: reference + {shift} eV/atom")
+    return lines
 
 
 def _detector(folder: Path) -> list[str]:

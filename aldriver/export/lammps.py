@@ -71,7 +71,12 @@ class Form:
 
 
 def export_potential(
-    potential: Potential, out_dir: str | Path, *, detector_dir: str | Path | None = None, structure: Atoms | None = None
+    potential: Potential,
+    out_dir: str | Path,
+    *,
+    detector_dir: str | Path | None = None,
+    structure: Atoms | None = None,
+    training: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `out_dir`: the potential, its detector, LAMMPS inputs, a driver and a model card; then run and compare it.
 
@@ -83,6 +88,8 @@ def export_potential(
         A saved detector, copied to ``detector/``.
     structure
         Cell of the comparison run; by default a small one of elements the potential knows.
+    training
+        Where it comes from, for the card: ``campaign, generation, parent, e0_shift, n_train, n_valid, validation``.
 
     Returns
     -------
@@ -108,7 +115,7 @@ def export_potential(
         raise InputError(f"{cell.get_chemical_formula()}: the comparison run needs a cell periodic in three directions")
     out.parent.mkdir(parents=True, exist_ok=True)
     with publish(out) as folder:
-        save_bundle(potential, folder)
+        save_bundle(potential, folder, parent=(training or {}).get("parent"))
         if detector_dir is not None:
             shutil.copytree(detector_dir, folder / "detector")
         atomic_write(folder / "run_lammps.py", DRIVER)
@@ -123,7 +130,7 @@ def export_potential(
             "detector": detector_dir is not None,
             "forms": [asdict(form) for form in forms],
         }
-        write_card(folder, potential, result)
+        write_card(folder, potential, result, training or {})
         atomic_write(folder / "export.json", dumps(result))
     return result
 

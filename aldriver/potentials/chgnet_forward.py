@@ -83,9 +83,7 @@ def _bond_conv(
     return _update(layer, layer.bond_norm, bonds, messages, first)
 
 
-def _angle_update(
-    layer: Any, atoms: Tensor, bonds: Tensor, angles: Tensor, triples: tuple[Tensor, ...]
-) -> Tensor:
+def _angle_update(layer: Any, atoms: Tensor, bonds: Tensor, angles: Tensor, triples: tuple[Tensor, ...]) -> Tensor:
     centre, first, second = triples
     new = _gated(layer.twoBody_bond, [(bonds, first), (bonds, second), (angles, None), (atoms, centre)])
     new = new + angles if layer.resnet else new
