@@ -13,9 +13,10 @@ from aldriver.workflow.launchpad import session
 from aldriver.workflow.status import promoted_potential, status, status_all
 
 CODE = (
-    "import resource, sys; from aldriver.workflow.status import status; s = status(sys.argv[1])\n"
+    "import re, sys; from aldriver.workflow.status import status; s = status(sys.argv[1])\n"
     "heavy = {'torch', 'pymatgen', 'fireworks', 'ase', 'scipy', 'sklearn'} & set(sys.modules)\n"
-    "print(sum(s['launchpad']['states'].values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sorted(heavy))"
+    "peak = re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]\n"
+    "print(sum(s['launchpad']['states'].values()), peak, sorted(heavy))"
 )
 
 

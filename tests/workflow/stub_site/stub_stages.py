@@ -43,10 +43,10 @@ def act(campaign, name, g, index):
 
 def simple(name, stage, files):
     def do(campaign, g, index=0):
-        act(campaign, name, g, index)
         if campaign.is_published(g, stage):
             return
         with publishing(campaign, name, g, campaign.stage(g, stage)) as (tmp, _):
+            act(campaign, name, g, index)
             nap(campaign)
             for file, content in files(campaign, g).items():
                 (tmp / file).write_text(json.dumps(content))
