@@ -85,6 +85,9 @@ class Explore(Section):
     ensemble: Literal["nve", "nvt", "npt"] = "nvt"
     temperatures_K: list[Positive] = Field(default=[300.0], min_length=1)
     pressure_GPa: float = 0.0
+    flexible: Literal["iso", "aniso", "tri"] = Field(
+        default="iso", description="npt: the volume, the three lengths, or the whole cell may move"
+    )
     strains: list[Annotated[float, Field(gt=-0.3, lt=0.5)]] = Field(
         default=[0.0], min_length=1, description="isotropic strains of the starting cell"
     )
@@ -163,6 +166,9 @@ class Label(Section):
     budget: int = Field(default=20, ge=1, description="labels per generation")
     audit: int = Field(default=2, ge=0, description="labels of the budget taken at random below the threshold")
     fill: bool = Field(default=False, description="spend what is left of the budget on the most novel frames below it")
+    seeds: bool = Field(
+        default=True, description="the first labels go to the undisturbed start cells: each system at each strain"
+    )
     timeout_s: Positive = 3600.0
     retries: int = Field(default=2, ge=0, le=10, description="retries after a crash (same input)")
 

@@ -7,6 +7,7 @@ the files lack. The loop that works until a campaign ends is ``run.py``.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -107,6 +108,7 @@ def tidy(campaign: Campaign) -> None:
 
     tidy_labels(campaign.labels)
     remove_leftovers(campaign.root)
+    shutil.rmtree(campaign.root / "progress", ignore_errors=True)
     note_published(campaign)
 
 
@@ -238,8 +240,13 @@ def work(
         Wait for tasks instead of ending when there is none (until the campaign ends or is cancelled).
     """
     campaign = None if root is None else open_campaign(root)
+    from pymongo.errors import PyMongoError
+
     with session(launchpad) as lp:
-        return work_loop(lp, campaign, category=category, max_tasks=max_tasks, wait=wait)
+        try:
+            return work_loop(lp, campaign, category=category, max_tasks=max_tasks, wait=wait)
+        except PyMongoError as error:
+            raise AldriverError(f"the launchpad was lost while working ({str(error)[:200]})") from error
 
 
 def work_loop(

@@ -23,7 +23,7 @@ from aldriver.workflow import control
 from aldriver.workflow.campaign import CANCEL_FILE, Campaign, lock, open_campaign, promoted
 from aldriver.workflow.events import EventPump
 from aldriver.workflow.launchpad import connect
-from aldriver.workflow.progress import of_process
+from aldriver.workflow.progress import of_process, running
 from aldriver.workflow.stages import cores_here
 from aldriver.workflow.worker import TROUBLE
 
@@ -216,6 +216,7 @@ class _Supervisor:
         """Look at the launchpad: is it there, and is there anything to do or being done?"""
         from pymongo.errors import PyMongoError
 
+        self._end_overdue()
         assert self.launchpad is not None
         query = {"spec.campaign": self.campaign.id, "state": {"$in": ["READY", "RESERVED", "RUNNING"]}}
         try:
@@ -236,18 +237,40 @@ class _Supervisor:
             return None
         return ("failed", reason) if reason else self._repair("nothing is left to do though the campaign has not ended")
 
+    def _end_overdue(self) -> None:
+        """A stage that takes longer than the recipe's walltime hangs: its process is ended."""
+        limit = self.campaign.recipe.resources.walltime_s
+        mine = {child.pid: child for child in self.children}
+        for state in running(self.campaign.root):
+            if state["pid"] in mine and time.time() - state["started"] > limit:
+                self.events.warn(f"{state['stage']} took longer than resources.walltime_s ({limit:g} s)")
+                mine[state["pid"]].kill()
+
     def _failure(self) -> str:
         """Why the campaign cannot go on: the reason of the stage that failed; empty when none did."""
         assert self.launchpad is not None
         query = {"spec.campaign": self.campaign.id, "state": "FIZZLED"}
-        fizzled = list(self.launchpad.fireworks.find(query, {"name": 1, "spec.stage": 1, "spec.generation": 1}))
+        fizzled = list(self.launchpad.fireworks.find(query, {"fw_id": 1, "spec.stage": 1, "spec.generation": 1}))
         failures = [e for e in self.campaign.ledger.find("stage_failed") if e["time"] >= self.began]
-        for spec in (fw["spec"] for fw in fizzled):
+        for fw in fizzled:
+            spec = fw["spec"]
             if spec.get("stage") == "label":
                 continue
             noted = [e for e in failures if (e["stage"], e["generation"]) == (spec["stage"], spec["generation"])]
-            if noted:  # otherwise it was the launchpad that failed, not the stage
-                return f"{spec['stage']} of generation {spec['generation']} failed: {noted[-1]['reason']}"
+            reason = noted[-1]["reason"] if noted else self._traced(fw["fw_id"])
+            if reason:
+                return f"{spec['stage']} of generation {spec['generation']} failed: {reason}"
+        return ""
+
+    def _traced(self, task: int) -> str:
+        """Error of a task that could not note it (a full disk), from its traceback; empty if the launchpad failed."""
+        assert self.launchpad is not None
+        where = "action.stored_data._exception._stacktrace"
+        launch = self.launchpad.launches.find_one({"fw_id": task, "state": "FIZZLED"}, {where: 1}, sort=[("_id", -1)])
+        with suppress(KeyError, TypeError):
+            trace = str((launch or {})["action"]["stored_data"]["_exception"]["_stacktrace"])
+            if "aldriver.core.errors." in trace and "pymongo" not in trace:
+                return trace.strip().rpartition("aldriver.core.errors.")[2].partition(": ")[2]
         return ""
 
     def _repair(self, trouble: str) -> End | None:

@@ -128,6 +128,7 @@ def _walk(
         ensemble=e.ensemble,
         temperature_K=walker.temperature_K,
         pressure_GPa=e.pressure_GPa,
+        flexible=e.flexible,
         steps=e.steps,
         timestep_fs=e.timestep_fs,
         sample_every=e.sample_every,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
-    """``select/``: ``selected.extxyz`` (worst first, then audit, then fill) and ``selection.json``."""
+    """``select/``: ``selected.extxyz`` (start cells in generation 1, then worst first, audit, fill) and ``selection.json``."""
     if campaign.is_published(generation, "select"):
         return
     from aldriver.core.frames import write_frames
@@ -33,6 +33,8 @@ def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
         known = [frame for one in labelled_frames(campaign, generation - 1) for frame in one]
         potential, detector = promoted_pair(campaign, generation - 1)
         budget = _budget(campaign, len(known))
+        seeds = start_cells(campaign)[:budget] if recipe.label.seeds and generation == 1 else []
+        known, budget = known + seeds, budget - len(seeds)
         selection = select(
             vectors,
             ratios,
@@ -43,18 +45,36 @@ def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
             seed=seed_for(recipe.seed, "select", generation),
             ids=[str(f.info["frame_id"]) for f in frames],
         )
-        chosen = _chosen(frames, ratios, selection, generation)
+        chosen = seeds + _chosen(frames, ratios, selection, generation)
         write_frames(tmp / "selected.extxyz", chosen)
         thresholds = read_json(campaign.potential(potential.fingerprint) / "detector" / "config.json")["thresholds"]
         facts: dict[str, Any] = {
             "n_candidates": len(frames),
             "n_selected": len(chosen),
-            "n_known": len(known),
-            "budget": budget,
+            "n_seeds": len(seeds),
+            "n_known": len(known) - len(seeds),
+            "budget": budget + len(seeds),
         }
         flagged = int(np.sum(np.asarray(ratios) > 1.0))
         facts |= {"n_flagged": flagged, "thresholds": thresholds, "potential": potential.fingerprint}
         (tmp / "selection.json").write_text(dumps({**_as_dict(selection), **facts}))
+
+
+def start_cells(campaign: Campaign) -> list[Atoms]:
+    """Undisturbed start cells, each system at each strain: they tie down E(V) and the energy scale near equilibrium."""
+    from aldriver.core.frames import frame_hash
+    from aldriver.core.systems import build_systems
+    from aldriver.explore.perturb import strain
+
+    cells: dict[str, Atoms] = {}
+    for system in build_systems(campaign.recipe):
+        for amount in campaign.recipe.explore.strains:
+            cell = strain(system, amount)
+            name = system.info["system"]
+            cell.info = {"frame_id": frame_hash(cell), "group": f"seed-{name}-{amount:+g}", "system": name}
+            cell.info |= {"origin": "seed", "ratio": 0.0, "generation": 1}
+            cells.setdefault(cell.info["frame_id"], cell)
+    return list(cells.values())
 
 
 def selected_frames(campaign: Campaign, generation: int) -> list[Atoms]:

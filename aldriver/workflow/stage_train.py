@@ -57,7 +57,9 @@ def split(campaign: Campaign, per_generation: list[list[Atoms]]) -> tuple[list[A
     valid: list[Atoms] = []
     notes = []
     recipe = campaign.recipe
-    for g, frames in enumerate(per_generation, start=1):
+    for g, found in enumerate(per_generation, start=1):
+        known += [f for f in found if f.info.get("origin") == "seed"]  # anchors: never held out
+        frames = [f for f in found if f.info.get("origin") != "seed"]
         groups = {str(f.info.get("group")) for f in frames}
         if len(frames) < 2 or (len(groups) == 1 and valid):
             known += frames
