@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
-    """``select/``: ``selected.extxyz`` (start cells in generation 1, then worst first, audit, fill) and ``selection.json``."""
+    """``select/``: ``selected.extxyz`` (seeds in generation 1, then worst first, audit, fill), ``selection.json``."""
     if campaign.is_published(generation, "select"):
         return
     from aldriver.core.frames import write_frames

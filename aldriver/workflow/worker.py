@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import io
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from aldriver.workflow.campaign import open_campaign
 from aldriver.workflow.control import work_loop
@@ -29,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--launchpad", type=Path)
     args = parser.parse_args(argv)
     faulthandler.enable()
+    sys.stdout = sys.stderr = _Log(sys.stderr)
     _die_with(args.parent)
     try:
         with session(args.launchpad) as launchpad:
@@ -37,6 +41,22 @@ def main(argv: list[str] | None = None) -> int:
         traceback.print_exc()
         return TROUBLE
     return 0
+
+
+class _Log(io.TextIOBase):
+    """The log, on a disk that may be full: what cannot be written is dropped instead of ending the worker."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+            self.stream.flush()
+        return len(text)
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
 
 
 def _die_with(parent: int) -> None:

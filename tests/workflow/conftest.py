@@ -81,7 +81,11 @@ def start_run():
     def start(root, **options):
         code = f"from aldriver.workflow.run import run; o = run({str(root)!r}, **{options!r}); print(o.state, o.reason)"
         process = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(root).parent
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(root).parent,
         )
         started.append(process)
         return process

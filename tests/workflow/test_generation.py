@@ -62,7 +62,10 @@ def test_what_is_published_is_left_out(campaign):
     assert set(graph(generation_workflow(campaign, 1))) == {(s, None) for s in ("select", "train", "benchmark", "gate")}
     publish_json(campaign.stage(1, "label"), "labels.json", [])
     publish_json(campaign.stage(1, "train"), "result.json", {})
-    assert graph(generation_workflow(campaign, 1)) == {("benchmark", None): set(), ("gate", None): {("benchmark", None)}}
+    assert graph(generation_workflow(campaign, 1)) == {
+        ("benchmark", None): set(),
+        ("gate", None): {("benchmark", None)},
+    }
     assert labels_workflow(campaign, 1) is None
 
 

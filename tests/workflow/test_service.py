@@ -70,7 +70,9 @@ def test_another_process_with_the_recorded_pid_is_never_signalled(own_home):
     service.stop()
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        service._record(service.Service(host="127.0.0.1", port=found.port, pid=bystander.pid, started=1.0, home=found.home))
+        service._record(
+            service.Service(host="127.0.0.1", port=found.port, pid=bystander.pid, started=1.0, home=found.home)
+        )
         assert not service.stop()
         assert service.start().pid != bystander.pid
         assert bystander.poll() is None

@@ -32,7 +32,12 @@ def test_five_thousand_tasks_in_a_second(database, campaign):
     with session() as lp:
         first = lp.get_new_fw_id(5000)
         lp.fireworks.insert_many(
-            {"fw_id": first + i, "name": f"label {i}", "state": "COMPLETED", "spec": {**spec, "index": i, "x": "y" * 200}}
+            {
+                "fw_id": first + i,
+                "name": f"label {i}",
+                "state": "COMPLETED",
+                "spec": {**spec, "index": i, "x": "y" * 200},
+            }
             for i in range(5000)
         )
     seconds, tasks, kilobytes, heavy = min(measured(campaign.root) for _ in range(3))

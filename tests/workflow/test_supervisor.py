@@ -1,7 +1,9 @@
+import contextlib
 import json
 import os
 import random
 import signal
+import subprocess
 import time
 
 import psutil
@@ -33,7 +35,8 @@ def assert_complete(campaign, generations, interruptions):
     assert len(started) <= 3 * generations + 2 * interruptions  # two workers: two in flight
     with session() as lp:
         numbers = [
-            wf["metadata"]["generation"] for wf in lp.workflows.find({"metadata.campaign": campaign.id}, {"metadata": 1})
+            wf["metadata"]["generation"]
+            for wf in lp.workflows.find({"metadata.campaign": campaign.id}, {"metadata": 1})
         ]
         assert len(numbers) == len(set(numbers))
         assert lp.fireworks.count_documents({"spec.campaign": campaign.id, "state": {"$ne": "COMPLETED"}}) == 0
@@ -55,7 +58,7 @@ def test_run_ends_and_reports(stubs, campaign):
     kinds = [e["event"] for e in events]
     assert kinds.count("decision") == 3 and kinds.count("label") == 6 and "warning" not in kinds
     seen = {s["stage"] for e in events if e["event"] == "progress" for s in e["running"]}
-    assert seen <= set("reference baseline train benchmark explore select label collect gate".split())
+    assert seen <= {"reference", "baseline", "train", "benchmark", "explore", "select", "label", "collect", "gate"}
     assert_complete(campaign, 2, 0)
     again = run(campaign.root)  # nothing is left: it says so at once
     assert again.state == "finished" and again.promoted == outcome.promoted
@@ -151,3 +154,40 @@ def test_terminated_it_takes_its_workers_with_it(stubs, campaign, start_run):
     process.terminate()
     process.communicate(timeout=30)
     assert not any(psutil.pid_exists(pid) for pid in workers)
+
+
+def test_a_stage_that_hangs_is_ended_at_the_walltime(stubs, write_recipe, tmp_path):
+    campaign = create(write_recipe(resources={"workers": 1, "walltime_s": 1}), tmp_path / "c")
+    (campaign.root / ".stub-nap").write_text("60")
+    outcome = run(campaign.root)
+    assert outcome.state == "failed" and "SIGKILL during reference of generation 0" in outcome.reason
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB; skipped where one cannot be mounted."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_that_reason_and_it_resumes(stubs, write_recipe, small_disk):
+    campaign = create(write_recipe(), small_disk / "c")
+    (campaign.root / ".stub-nap").write_text("0.3")
+    ballast = small_disk / "ballast"
+
+    def fill(event):
+        if event["event"] == "published" and event["stage"] == "benchmark" and event["generation"] == 0:
+            with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as handle:
+                while True:
+                    handle.write(b"x" * 1024)
+
+    outcome = run(campaign.root, on_event=fill)
+    assert outcome.state == "failed" and "no space left on the disk" in outcome.reason
+    ballast.unlink()
+    assert run(campaign.root).state == "finished"
+    assert_complete(campaign, 2, 1)
