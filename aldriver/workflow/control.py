@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -280,6 +281,9 @@ def work_loop(
             time.sleep(idle)
     finally:
         signal.signal(signal.SIGUSR1, previous)
+        for thread in threading.enumerate():  # FireWorks' heartbeats ping once more after their task has ended
+            if "ping_launch" in thread.name:
+                thread.join(5.0)
     return done
 
 

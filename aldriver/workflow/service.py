@@ -109,8 +109,11 @@ def start(*, port: int | None = None) -> Service:
         return _launch(home, port)
 
 
-def stop(*, timeout_s: float = 20.0) -> bool:
-    """Stop the server this state directory owns; False when none is running."""
+def stop(*, timeout_s: float = 8.0) -> bool:
+    """Stop the server this state directory owns; False when none is running.
+
+    One that does not end within `timeout_s` is killed: what it acknowledged is on disk.
+    """
     home = service_home()
     if not home.exists():
         return False
