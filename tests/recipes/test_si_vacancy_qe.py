@@ -17,15 +17,16 @@ RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "si_vacancy_qe.yaml"
 
 @pytest.fixture
 def shortened(tmp_path):
-    """One generation of three labels on the 7-atom vacancy cell; same engine, cutoff and pseudopotential."""
+    """One generation of five labels on the 7-atom vacancy cell; same engine and pseudopotential."""
     if shutil.which("pw.x") is None:
         pytest.skip("Quantum ESPRESSO (pw.x) is not installed")
     recipe = yaml.safe_load(RECIPE.read_text())
     if not (Path(recipe["label"]["espresso"]["pseudo_dir"]) / "Si.pbe-rrkj.UPF").is_file():
         pytest.skip("the pseudopotential Si.pbe-rrkj.UPF is not installed")
     recipe["systems"] = recipe["systems"][1:]
-    recipe["explore"] |= {"steps": 20, "sample_every": 5}
-    recipe["label"] |= {"budget": 4, "audit": 1}
+    recipe["explore"] |= {"steps": 20, "sample_every": 5, "strains": [-0.02, 0.02]}
+    recipe["label"] |= {"budget": 5, "audit": 1}
+    recipe["label"]["espresso"] |= {"ecutwfc_Ry": 20, "kpoints": [2, 2, 2]}
     recipe["train"] |= {"epochs": 3}
     recipe["benchmark"]["properties"] = ["lattice"]
     recipe["stop"] |= {"generations": 1}
@@ -45,7 +46,7 @@ def test_a_generation_with_real_dft(shortened, tmp_path, capsys):
     assert outcome["state"] == "finished"
     frames = read_frames(campaign / "generation-001" / "label" / "dataset.extxyz", labelled=True)
     labels = [json.loads(p.read_text()) for p in (campaign / "labels").glob("*/label.json")]
-    assert len(frames) == len(labels) == 4
+    assert len(frames) == len(labels) == 5
     assert {label["provenance"]["engine"] for label in labels} == {"espresso"}
     assert all(label["stress"] is not None and label["cpu_s"] > 0 for label in labels)
     per_atom = [f.get_potential_energy() / len(f) for f in frames]
