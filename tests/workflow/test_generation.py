@@ -108,7 +108,7 @@ def test_a_rerun_of_any_task_appends_nothing_and_computes_nothing(stubs, campaig
     with session() as lp:
         mine = {"spec.campaign": campaign.id}
         total = lp.fireworks.count_documents(mine)
-        for stage in ("gate", "label", "select", "explore"):
+        for stage in ("gate", "label", "explore"):
             fw = lp.fireworks.find_one({**mine, "spec.stage": stage, "spec.generation": 1}, {"fw_id": 1})
             lp.rerun_fw(fw["fw_id"])
             assert control.work_loop(lp, campaign) >= 1

@@ -49,6 +49,11 @@ def wait_for(condition, timeout_s=60.0):
         time.sleep(0.02)
 
 
+@pytest.fixture
+def short_campaign(write_recipe, tmp_path):
+    return create(write_recipe(stop={"generations": 1}), tmp_path / "short")
+
+
 def test_run_ends_and_reports(stubs, campaign):
     events = []
     outcome = run(campaign.root, on_event=events.append)
@@ -69,7 +74,7 @@ def test_killed_at_random_moments_it_resumes(stubs, write_recipe, tmp_path, star
     (campaign.root / ".stub-nap").write_text("0.15")
     rng = random.Random(20261121)
     kills = 0
-    while kills < 5:
+    while kills < 4:
         process = start_run(campaign.root)
         before = len(lines(campaign))
         wait_for(lambda p=process, n=before: len(lines(campaign)) > n or p.poll() is not None)
@@ -106,7 +111,8 @@ def test_a_second_run_is_refused(stubs, campaign):
         run(campaign.root)
 
 
-def test_a_failed_stage_ends_the_run_with_its_reason(stubs, campaign):
+def test_a_failed_stage_ends_the_run_with_its_reason(stubs, short_campaign):
+    campaign = short_campaign
     (campaign.root / ".stub-misbehave").write_text("train raise")
     outcome = run(campaign.root)
     assert outcome.state == "failed"
@@ -114,10 +120,11 @@ def test_a_failed_stage_ends_the_run_with_its_reason(stubs, campaign):
     assert outcome.promoted == campaign.potential("fp0")
     (campaign.root / ".stub-misbehave").unlink()
     assert run(campaign.root).state == "finished"
-    assert_complete(campaign, 2, 0)
+    assert_complete(campaign, 1, 0)
 
 
-def test_a_walker_whose_process_always_dies_ends_as_an_error(stubs, campaign):
+def test_a_walker_whose_process_always_dies_ends_as_an_error(stubs, short_campaign):
+    campaign = short_campaign
     (campaign.root / ".stub-misbehave").write_text("explore die 1")
     events = []
     outcome = run(campaign.root, workers=1, on_event=events.append)
@@ -134,15 +141,17 @@ def test_a_stage_whose_process_always_dies_ends_the_run(stubs, campaign):
     assert outcome.state == "failed" and "SIGKILL during baseline" in outcome.reason
 
 
-def test_cancel_ends_a_run(stubs, campaign, start_run):
+def test_cancel_ends_a_run(stubs, short_campaign, start_run):
+    campaign = short_campaign
     (campaign.root / ".stub-nap").write_text("0.5")
     process = start_run(campaign.root)
     wait_for(lambda: len(lines(campaign)) >= 1)
     assert control.cancel(campaign.root)["stopped"]
     out, err = process.communicate(timeout=30)
     assert out.startswith("cancelled"), err
+    (campaign.root / ".stub-nap").unlink()
     assert run(campaign.root).state == "finished"
-    assert_complete(campaign, 2, 1)
+    assert_complete(campaign, 1, 1)
 
 
 def test_terminated_it_takes_its_workers_with_it(stubs, campaign, start_run):
@@ -176,7 +185,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_ends_the_run_with_that_reason_and_it_resumes(stubs, write_recipe, small_disk):
-    campaign = create(write_recipe(), small_disk / "c")
+    campaign = create(write_recipe(stop={"generations": 1}), small_disk / "c")
     (campaign.root / ".stub-nap").write_text("0.3")
     ballast = small_disk / "ballast"
 
@@ -190,4 +199,4 @@ def test_a_full_disk_ends_the_run_with_that_reason_and_it_resumes(stubs, write_r
     assert outcome.state == "failed" and "no space left on the disk" in outcome.reason
     ballast.unlink()
     assert run(campaign.root).state == "finished"
-    assert_complete(campaign, 2, 1)
+    assert_complete(campaign, 1, 1)
