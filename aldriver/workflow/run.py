@@ -156,8 +156,18 @@ class _Supervisor:
         if not finished:
             return None
         self._wait_for_children(10.0)  # the last one has yet to tell the launchpad
+        self._end_children()
         control.note_published(self.campaign)
+        self._clear_launchpad()
         return "finished", self.campaign.decision(generation)["stop_reason"]
+
+    def _clear_launchpad(self) -> None:
+        """Leave nothing unfinished behind: a launchpad that failed in the last moment may not know of the end."""
+        from pymongo.errors import PyMongoError
+
+        with suppress(PyMongoError):
+            if self.launchpad is not None and not control.live_workers(self.launchpad, self.campaign):
+                control.drop_unfinished(self.launchpad, self.campaign)
 
     def _fill(self) -> None:
         """Keep the wanted number of workers alive."""
