@@ -186,27 +186,49 @@ def _wait_idle(campaign: Campaign, timeout_s: float) -> bool:
 
 def live_workers(launchpad: LaunchPad, campaign: Campaign) -> list[str]:
     """Workers that seem to be at work on the campaign's tasks, in words."""
+    return _workers(launchpad, campaign)[0]
+
+
+def lost_tasks(launchpad: LaunchPad, campaign: Campaign) -> list[str]:
+    """Tasks whose worker is gone while nobody else is at work, in words; empty while somebody is."""
+    alive, lost = _workers(launchpad, campaign)
+    return [] if alive else lost
+
+
+def _workers(launchpad: LaunchPad, campaign: Campaign) -> tuple[list[str], list[str]]:
+    """Tasks that run by workers that seem alive, and by workers that do not."""
     query = {"spec.campaign": campaign.id, "state": "RUNNING"}
     ids = {fw["fw_id"]: fw["name"] for fw in launchpad.fireworks.find(query, {"fw_id": 1, "name": 1})}
     launches = launchpad.launches.find(
         {"fw_id": {"$in": list(ids)}, "state": "RUNNING"}, {"fw_id": 1, "fworker.name": 1, "state_history": 1}
     )
-    found = []
+    alive: list[str] = []
+    lost: list[str] = []
     for one in launches:
         worker = str(one.get("fworker", {}).get("name", "?"))
         last = max((str(h.get("updated_on") or h.get("created_on") or "") for h in one["state_history"]), default="")
-        if _maybe_alive(worker, _age(last)):
-            found.append(f"{ids[one['fw_id']]} by {worker}, heard of {_age(last):.0f} s ago")
-    return found
+        side = alive if _maybe_alive(worker, _age(last)) else lost
+        side.append(f"{ids[one['fw_id']]} by {worker}, heard of {_age(last):.0f} s ago")
+    return alive, lost
 
 
 def _maybe_alive(worker: str, age_s: float) -> bool:
     words = worker.split()
     if len(words) == 3 and words[0] == WORKER:
         if words[1] == socket.gethostname():
-            return Path(f"/proc/{words[2]}").exists()
+            return _works_here(int(words[2]))
         return age_s < 4 * PING_SECONDS
     return age_s < 2 * FOREIGN_PING_SECONDS
+
+
+def _works_here(pid: int) -> bool:
+    """Whether a process of this host is one of aldriver's and alive (not a zombie, nor another with its number)."""
+    import psutil
+
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and any("aldriver" in word for word in process.cmdline())
+    return False
 
 
 def _age(stamp: str) -> float:

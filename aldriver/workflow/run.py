@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[[dict[str, Any]], None]
 TICK_S, LOOK_S, EVENTS_S = 0.2, 1.0, 0.5
+OTHERS_S = 10.0
+"""How long workers that seem to be at work are given to end before this run works along with them."""
 PATIENCE_S = 120.0
 """How long an unreachable launchpad is waited for."""
 MAX_REPAIRS = 3
@@ -111,6 +113,7 @@ class _Supervisor:
     repairs: int = 0
     repaired_at: int = -1
     idle_looks: int = 0
+    lost_looks: int = 0
     began: float = field(default_factory=time.time)
     deaths: dict[tuple[str, int, int], int] = field(default_factory=dict)
 
@@ -233,6 +236,11 @@ class _Supervisor:
             active = self.launchpad.fireworks.count_documents(query, limit=1)
             # between a task and what follows from it there is a moment with nothing to do
             self.idle_looks = 0 if active else self.idle_looks + 1
+            lost = control.lost_tasks(self.launchpad, self.campaign) if active else []
+            self.lost_looks = self.lost_looks + 1 if lost else 0
+            if self.lost_looks >= 3:
+                self.lost_looks = 0
+                return self._repair(f"a worker is gone ({'; '.join(lost)})")
             if self.idle_looks < 3:
                 return None
             self.idle_looks = 0
@@ -334,7 +342,7 @@ class _Supervisor:
 
         assert self.launchpad is not None
         try:
-            alive = control.live_workers(self.launchpad, self.campaign)
+            alive = self._others()
             if alive:
                 self.events.warn(f"others are at work on this campaign ({'; '.join(alive)}); working along")
                 control.join(self.launchpad, self.campaign)
@@ -346,6 +354,16 @@ class _Supervisor:
             if first or isinstance(error, AldriverError):
                 raise
             raise AldriverError(f"the campaign could not be put on the launchpad ({error})") from error
+
+    def _others(self) -> list[str]:
+        """Who else is at work; workers of a killed run get a moment to be gone."""
+        deadline = time.monotonic() + OTHERS_S
+        while True:
+            assert self.launchpad is not None
+            alive = control.live_workers(self.launchpad, self.campaign)
+            if not alive or time.monotonic() > deadline:
+                return alive
+            time.sleep(0.5)
 
     def _drain(self) -> None:
         """Workers end after the task in progress: what they do is published, so nothing of it is lost."""

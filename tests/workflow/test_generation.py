@@ -1,4 +1,7 @@
 import json
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -226,3 +229,38 @@ def test_what_was_published_but_not_noted_is_noted_on_resume(stubs, campaign):
     noted = {e["path"] for e in campaign.ledger.find("published")}
     assert {f"generation-000/{s}" for s in ("reference", "train", "benchmark", "gate")} <= noted
     assert len(campaign.ledger.find("decision")) == 1
+
+
+def _checked_out(launchpad, campaign, worker):
+    """A task that says it runs on `worker`."""
+    from fireworks import FWorker
+
+    add(launchpad, campaign, 0)
+    fw, _ = launchpad.checkout_fw(FWorker(worker, query={"spec.campaign": campaign.id}), ".")
+    return fw
+
+
+def test_a_task_of_a_dead_worker_is_lost_and_one_of_a_living_worker_is_not(campaign, database):
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    with session() as launchpad:
+        assert control.lost_tasks(launchpad, campaign) == []
+        fw = _checked_out(launchpad, campaign, f"aldriver {socket.gethostname()} {gone.pid}")
+        (lost,) = control.lost_tasks(launchpad, campaign)
+        assert fw.name in lost
+        assert control.live_workers(launchpad, campaign) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "alive"), [("import time; 'aldriver'; time.sleep(60)", True), ("import time; time.sleep(60)", False)]
+)
+def test_a_process_number_used_again_by_another_program_is_no_worker(campaign, database, code, alive):
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        with session() as launchpad:
+            _checked_out(launchpad, campaign, f"aldriver {socket.gethostname()} {process.pid}")
+            assert bool(control.live_workers(launchpad, campaign)) == alive
+            assert bool(control.lost_tasks(launchpad, campaign)) != alive
+    finally:
+        process.kill()
+        process.wait()
