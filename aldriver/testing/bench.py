@@ -189,6 +189,36 @@ def chgnet_graph_along_a_trajectory(repeats: int = 7) -> BenchResult:
     )
 
 
+@bench("detector_beside_md")
+def detector_beside_md(repeats: int = 7) -> BenchResult:
+    """One CHGNet evaluation of 108 atoms against all three detection signals on the same frame."""
+    from aldriver.core.recipe import Detect
+    from aldriver.detect import Detector
+    from aldriver.potentials.chgnet import CHGNetPotential
+
+    potential = CHGNetPotential.foundation("0.3.0")
+    atoms = rattled_copper()
+
+    def frame(k: int) -> Atoms:
+        moved = atoms.copy()
+        moved.rattle(0.01, seed=k + 2)
+        return moved
+
+    known = [frame(k) for k in range(100, 106)]
+    detector = Detector.fit(known[:3], potential, Detect(), heldout=known[3:])
+    features = potential.features([atoms])
+    ratios, baseline_ms, ours_ms = paired(
+        lambda k: potential.evaluate([frame(k)]), lambda k: detector.score([frame(k)], features=features), repeats
+    )
+    return BenchResult(
+        name="detector_beside_md",
+        what="108 Cu atoms: CHGNet evaluation / scoring with SOAP Q, T² and feature distance",
+        ratios=ratios,
+        baseline_ms=baseline_ms,
+        ours_ms=ours_ms,
+    )
+
+
 def run(names: Sequence[str] = (), *, repeats: int = 7) -> list[BenchResult]:
     """Run the named benches (all by default), on one thread.
 

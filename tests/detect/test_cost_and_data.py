@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
-from detect_helpers import SOAP_ONLY, DensityPotential, auroc, iron_frames
+from detect_helpers import SOAP_ONLY, auroc
 
 from aldriver.core.frames import read_frames
-from aldriver.core.recipe import Detect
 from aldriver.detect import Detector, select
 
 
@@ -39,26 +37,6 @@ def test_dft_trajectories(shared_data: Path, element: str, melting: int):
         value = auroc(calm, [s.ratio for s in detector.score(some[:40])])
         print(f"{element}: {len(cool[::3])} cool frames fitted, AUROC {kind} {value:.3f}")
         assert value > 0.8
-
-
-@pytest.mark.parametrize("signal", ["soap_q", "soap_t2", "feature_distance"])
-def test_cost_of_scoring(signal: str, capsys: pytest.CaptureFixture[str]):
-    stub = DensityPotential()
-    frames = iron_frames()
-    detector = Detector.fit(frames["cool"], stub, Detect(signals=[signal]), heldout=frames["held"])
-    lines = []
-    for repeat in ((2, 2, 2), (3, 3, 6)):
-        atoms = bulk("Fe", "bcc", a=2.87, cubic=True) * repeat
-        atoms.rattle(0.05, seed=1)
-        features = stub.features([atoms])
-        times = []
-        for _ in range(8):
-            start = time.process_time()
-            detector.score([atoms], features=features)
-            times.append(time.process_time() - start)
-        lines.append(f"{signal}, {len(atoms)} atoms: {1e3 * min(times):.2f} ms per frame")
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
 
 
 def test_selection_from_a_large_pool_is_quick_enough_to_wait_for(capsys: pytest.CaptureFixture[str]):
