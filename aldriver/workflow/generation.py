@@ -47,17 +47,19 @@ def generation_workflow(campaign: Campaign, generation: int) -> Workflow:
     return Workflow(fireworks, name=f"{campaign.name} generation {generation}", metadata=metadata)
 
 
-def labels_workflow(campaign: Campaign, generation: int) -> Workflow | None:
-    """The detour of a selection: a task per selected frame, then the join; None when the labels are collected."""
+def labels_workflow(campaign: Campaign, generation: int, *, attempt: int = 1) -> Workflow | None:
+    """The detour of a selection: a task per frame without a label, then the join; None once they are collected."""
     from fireworks import Workflow
 
     if campaign.is_published(generation, "label"):
         return None
     from aldriver.workflow.stage_select import selected_frames
 
-    count = len(selected_frames(campaign, generation))
-    labels = [_firework(campaign, "label", generation, i, []) for i in range(count)]
+    noted = {e.get("index") for e in campaign.ledger.find("label", generation=generation)}
+    missing = [i for i in range(len(selected_frames(campaign, generation))) if i not in noted]
+    labels = [_firework(campaign, "label", generation, i, []) for i in missing]
     collect = _firework(campaign, "collect", generation, None, labels)
+    collect.spec["attempt"] = attempt
     return Workflow([*labels, collect], name=f"{campaign.name} generation {generation} labels")
 
 

@@ -12,6 +12,9 @@ from fireworks import FireTaskBase, FWAction
 from aldriver.workflow.campaign import Campaign, open_campaign
 from aldriver.workflow.stages import run_stage
 
+LABEL_ATTEMPTS = 3
+"""How often a label's task is put on the launchpad before its generation goes on without it."""
+
 
 class StageTask(FireTaskBase):
     """Does the stage named by its class."""
@@ -77,6 +80,18 @@ class CollectTask(StageTask):
 
     _fw_name = "{{aldriver.workflow.tasks.CollectTask}}"
     stage = "collect"
+
+    def run_task(self, fw_spec: dict[str, Any]) -> FWAction:
+        """Labels whose task broke before they had a value or a reason are tried again first, as a detour."""
+        from aldriver.workflow.generation import labels_workflow
+
+        campaign, generation = open_campaign(fw_spec["dir"]), int(fw_spec["generation"])
+        attempt = int(fw_spec.get("attempt") or 1)
+        if attempt < LABEL_ATTEMPTS:
+            detour = labels_workflow(campaign, generation, attempt=attempt + 1)
+            if detour is not None and len(detour.fws) > 1:
+                return FWAction(detours=detour)
+        return super().run_task(fw_spec)
 
 
 class TrainTask(StageTask):

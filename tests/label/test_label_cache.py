@@ -198,6 +198,7 @@ def test_tidy_ends_orphans_before_it_removes_their_folder(tmp_path):
     record = {"pid": orphan.pid, "start_ticks": None, "marker": "c" * 32, "host": os.uname().nodename}
     (folder / PGID_FILE).write_text(dumps(record | {"owner_pid": 4194305, "owner_start_ticks": 1}))
     try:
+        wait_for(lambda: b"c" * 32 in Path(f"/proc/{orphan.pid}/environ").read_bytes())  # it has become `sleep`
         assert tidy(tmp_path) == 1
         assert not folder.exists()
         assert orphan.wait(5) == -signal.SIGTERM

@@ -11,6 +11,7 @@ from aldriver.workflow import control
 from aldriver.workflow.campaign import create, lock
 from aldriver.workflow.generation import ensure_generation, generation_workflow, labels_workflow
 from aldriver.workflow.launchpad import session
+from aldriver.workflow.tasks import LABEL_ATTEMPTS
 
 
 def publish_json(folder, name, content):
@@ -128,7 +129,18 @@ def test_a_failed_label_task_does_not_stop_its_siblings(stubs, campaign):
     assert campaign.frontier() == (2, True)
     fates = [f["status"] for f in json.loads((campaign.stage(1, "label") / "labels.json").read_text())]
     assert fates == ["ok", "failed", "ok"]
-    assert len(campaign.ledger.find("stage_failed", stage="label")) == 2
+    assert len(campaign.ledger.find("stage_failed", stage="label")) == 2 * LABEL_ATTEMPTS
+
+
+def test_a_label_task_that_broke_before_it_had_a_value_is_tried_again(stubs, campaign):
+    (campaign.root / ".stub-misbehave").write_text("label raise-once 1")
+    control.launch(campaign.root)
+    control.work(campaign.root)
+    assert campaign.frontier() == (2, True)
+    assert len(campaign.ledger.find("stage_failed", stage="label")) == 1
+    for generation in (1, 2):
+        fates = json.loads((campaign.stage(generation, "label") / "labels.json").read_text())
+        assert [f["status"] for f in fates] == ["ok", "ok", "ok"]
 
 
 def test_a_failed_stage_says_why_and_resumes(stubs, campaign):

@@ -34,7 +34,9 @@ def act(campaign, name, g, index):
     """Misbehave as the test asks."""
     wanted = setting(campaign, "misbehave").split()
     if wanted[:1] == [name] and (int(wanted[2]) == index if len(wanted) > 2 else True):
-        if wanted[1] == "raise":
+        if wanted[1] == "raise-once":
+            (campaign.root / ".stub-misbehave").unlink()
+        if wanted[1].startswith("raise"):
             raise AldriverError(f"{name} does not feel well")
         if wanted[1] == "die":
             count(campaign, f"died {name} {g} {index}")
@@ -120,7 +122,9 @@ def label(campaign, g, index):
             (tmp / "label.json").write_text(json.dumps({"status": "ok", "key": key}))
         count(campaign, f"label {key}")
     if not campaign.ledger.find("label", key=key):
-        campaign.ledger.append("label", key=key, status="ok", reason="", generation=g, seconds=0.1, cpu_s=0.1)
+        campaign.ledger.append(
+            "label", key=key, status="ok", reason="", generation=g, index=index, seconds=0.1, cpu_s=0.1
+        )
 
 
 def collect(campaign, g, index=0):
