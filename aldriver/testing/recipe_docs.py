@@ -83,7 +83,7 @@ MEANINGS = {
     "label.espresso.spin": "spin-polarised calculation",
     "label.espresso.starting_magnetization": "element: starting polarisation, −1 to 1",
     "label.espresso.max_scf_steps": "SCF steps after which a label counts as unconverged",
-    "label.vasp": "settings for engine `vasp`",
+    "label.vasp": "settings for engine `vasp` (this version checks them with `aldriver doctor` but does not run VASP)",
     "label.vasp.command": "how VASP is started, e.g. `srun vasp_std`",
     "label.vasp.potcars": "element: POTCAR, e.g. `Fe: Fe_pv`",
     "label.vasp.incar": "INCAR tags that override the defaults of a label",
