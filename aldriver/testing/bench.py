@@ -252,6 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = run(options.names, repeats=options.repeats)
     _print(results)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         entries = [r.to_json() for r in results]
         atomic_write(options.json, dumps({"machine": platform.processor() or platform.machine(), "benches": entries}))
     return 0 if all(r.reached for r in results) else 1
