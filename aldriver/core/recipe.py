@@ -12,28 +12,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ase.data import atomic_numbers
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from aldriver.core.errors import InputError
+from aldriver.core.recipe_train import Train
+from aldriver.core.section import Element, Positive, Section
 from aldriver.core.yamlfile import Location, line_of, load_yaml
 
-
-def _element(symbol: str) -> str:
-    if symbol not in atomic_numbers or symbol == "X":
-        raise ValueError(f"'{symbol}' is not a chemical element")
-    return symbol
-
-
-Element = Annotated[str, AfterValidator(_element)]
-Positive = Annotated[float, Field(gt=0)]
 Lattice = Literal["bcc", "fcc", "diamond", "hcp", "sc"]
-
-
-class Section(BaseModel):
-    """A block of the recipe: unknown keys are refused, values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Bulk(Section):
@@ -180,33 +166,6 @@ class Label(Section):
         if self.audit > self.budget:
             raise ValueError(f"audit ({self.audit}) is larger than the budget ({self.budget})")
         return self
-
-
-class LossWeights(Section):
-    """Weights of the Huber terms."""
-
-    energy: Annotated[float, Field(ge=0)] = 1.0
-    forces: Annotated[float, Field(ge=0)] = 1.0
-    stress: Annotated[float, Field(ge=0)] = 0.1
-
-
-class Train(Section):
-    """How the potential is refined."""
-
-    strategy: Literal["naive", "conv-only"] = "naive"
-    start: Literal["foundation", "previous"] = "foundation"
-    epochs: int = Field(default=30, ge=1)
-    learning_rate: Positive = 1e-3
-    batch_size: int = Field(default=4, ge=1)
-    weights: LossWeights = LossWeights()
-    huber_delta: Positive = 0.1
-    clip_norm: Positive = 10.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    valid_fraction: Annotated[float, Field(gt=0, lt=0.9)] = 0.15
-    e0_shift: Literal["auto", "never", "always"] = Field(
-        default="auto", description="least-squares shift of reference energies onto the potential's"
-    )
-    memory_limit_GB: Positive = Field(default=4.0, description="the batch is cut until training fits")
 
 
 class Case(Section):
@@ -361,7 +320,25 @@ def _resolve_files(recipe: Recipe, path: Path, lines: dict[Location, int]) -> Re
         if not file.is_file():
             raise InputError(f"{path}, line {line_of(lines, ('test', 'file'))}: test.file: {file} does not exist")
         update["test"] = recipe.test.model_copy(update={"file": file})
+    train = recipe.train
+    replay, guard = train.replay, train.guard
+    if isinstance(replay.source, Path):
+        replay = replay.model_copy(
+            update={"source": _existing(path, lines, base, ("train", "replay", "source"), replay.source)}
+        )
+    if guard.general is not None:
+        guard = guard.model_copy(
+            update={"general": _existing(path, lines, base, ("train", "guard", "general"), guard.general)}
+        )
+    update["train"] = train.model_copy(update={"replay": replay, "guard": guard})
     return recipe.model_copy(update=update)
+
+
+def _existing(path: Path, lines: dict[Location, int], base: Path, where: Location, file: Path) -> Path:
+    found = base / file
+    if not found.is_file():
+        raise InputError(f"{path}, line {line_of(lines, where)}: {'.'.join(map(str, where))}: {found} does not exist")
+    return found
 
 
 def _explain(path: Path, lines: dict[Location, int], data: Any, error: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.records import dumps, jsonable
 from aldriver.core.store import atomic_write, sha256_file
 from aldriver.potentials.base import Potential
+from aldriver.potentials.families import NETWORKS, network_class
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, WEIGHTS, PROBE = "config.json", "weights.safetensors", "probe.json"
 TOLERANCE = {"energy": 2.0e-5, "forces": 2.0e-4, "stress": 2.0e-5}
 """eV/atom, eV/Å, eV/Å³: well above single-precision noise between machines, far below what any other weights give."""
@@ -88,13 +89,9 @@ def load_bundle(folder: str | Path, *, device: str = "cpu") -> Potential:
     """
     folder = Path(folder)
     config = _read_config(folder)
-    if config.get("format") != FORMAT:
-        raise InputError(
-            f"{folder / CONFIG}: format {config.get('format')!r}, this version of aldriver reads format {FORMAT}. "
-            "Load it with the version that wrote it (see 'versions' there) or save the potential anew."
-        )
     if _digest(config) != config.get("sha256"):
         raise InputError(f"{folder / CONFIG}: was edited after it was saved (SHA-256 differs); save the potential anew")
+    config = migrated(config, where=folder / CONFIG)
     for part in ("weights", "probe"):
         _check_file(folder / Path(config[part]["file"]).name, config[part]["sha256"])
     potential = _read_potential(folder, config, device)
@@ -112,47 +109,76 @@ def describe_bundle(folder: str | Path) -> dict[str, Any]:
     return _read_config(Path(folder))
 
 
+def migrated(config: dict[str, Any], *, where: Path) -> dict[str, Any]:
+    """A config of any format this version knows, as one of today's format.
+
+    Raises
+    ------
+    InputError
+        When the format is newer than this version, or none at all.
+    """
+    found = config.get("format")
+    if not isinstance(found, int) or not 1 <= found <= FORMAT:
+        raise InputError(
+            f"{where}: format {found!r}, this version of aldriver reads formats 1 to {FORMAT}. "
+            "Load it with the version that wrote it (see 'versions' there) or save the potential anew."
+        )
+    config = dict(config)
+    for version in range(found, FORMAT):
+        config = MIGRATIONS[version](config) | {"format": version + 1}
+    return config
+
+
+def _one_to_two(config: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 knew CHGNet and EAM only, and called the architecture ``model_args``."""
+    return {("arch" if key == "model_args" else key): value for key, value in config.items()}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _one_to_two}
+"""Format: what makes a config of the next one of it."""
+
+
 def _write_weights(potential: Potential, folder: Path) -> dict[str, Any]:
-    if potential.family == "chgnet":
-        from safetensors.torch import save
-
-        from aldriver.potentials.chgnet import CHGNetPotential
-
-        assert isinstance(potential, CHGNetPotential)
-        state = {k: v.detach().cpu().contiguous().clone() for k, v in potential.model.state_dict().items()}
-        atomic_write(folder / WEIGHTS, save(state))
-        dtype = str(potential.dtype).removeprefix("torch.")
-        return {"model_args": potential.model.model_args, "dtype": dtype, "weights": _file_entry(folder / WEIGHTS)}
     if potential.family == "eam":
         from aldriver.potentials.classical import EAMPotential
 
         assert isinstance(potential, EAMPotential)
         path = folder / f"weights.{potential.pair_style.replace('eam/', 'eam.')}"
         atomic_write(path, potential.file.read_bytes())
-        return {"model_args": {"pair_style": potential.pair_style}, "weights": _file_entry(path)}
+        return {"arch": {"pair_style": potential.pair_style}, "weights": _file_entry(path)}
+    if potential.family in NETWORKS:
+        from safetensors.torch import save
+
+        from aldriver.potentials.network import NetworkPotential
+
+        assert isinstance(potential, NetworkPotential)
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in potential.module.state_dict().items()}
+        atomic_write(folder / WEIGHTS, save(state))
+        return {"arch": potential.arch, "dtype": potential.precision, "weights": _file_entry(folder / WEIGHTS)}
     raise InputError(f"{potential.name}: potentials of the family '{potential.family}' cannot be saved")
 
 
 def _read_potential(folder: Path, config: dict[str, Any], device: str) -> Potential:
     path = folder / Path(config["weights"]["file"]).name
-    if config["family"] == "chgnet":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        from aldriver.potentials.chgnet import CHGNetPotential, build_model
-
-        try:
-            model = build_model(config["model_args"], load_file(path))
-        except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{path}: the weights are corrupt or of another architecture than {CONFIG} says ({error}). "
-                "Restore the file from a copy, or save the potential anew."
-            ) from error
-        return CHGNetPotential(model, name=config["name"], device=device, dtype=config["dtype"])
     if config["family"] == "eam":
         from aldriver.potentials.classical import EAMPotential
 
         return EAMPotential(path, name=config["name"])
+    if config["family"] in NETWORKS:
+        from safetensors.torch import load_file
+
+        family = network_class(config["family"])
+        try:
+            return family.from_state(
+                config["arch"], load_file(path), name=config["name"], device=device, dtype=config["dtype"]
+            )
+        except InputError:
+            raise
+        except Exception as error:  # whatever a library says of weights that do not fit
+            raise InputError(
+                f"{path}: the weights are corrupt or of another architecture than {CONFIG} says ({error}). "
+                "Restore the file from a copy, or save the potential anew."
+            ) from error
     raise InputError(f"{folder / CONFIG}: family '{config['family']}' is not known to this version of aldriver")
 
 

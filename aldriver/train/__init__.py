@@ -23,7 +23,7 @@ from aldriver.train.splits import Split, group_split
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from aldriver.core.recipe import Train
+    from aldriver.core.recipe_train import Train
     from aldriver.potentials.base import Potential
     from aldriver.train.base import TrainAdapter
 

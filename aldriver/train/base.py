@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,14 @@ class TrainAdapter(ABC):
         """The potential with the weights as they are now (a copy: later steps do not change it)."""
 
 
+ADAPTERS = {
+    "chgnet": "aldriver.train.chgnet:CHGNetAdapter",
+    "mace": "aldriver.train.mace:MACEAdapter",
+    "sevennet": "aldriver.train.sevennet:SevenNetAdapter",
+}
+"""Family: where its adapter lives (imported only when it is trained)."""
+
+
 def make_adapter(start: Potential) -> TrainAdapter:
     """The adapter of a potential's family; the potential itself stays as it is.
 
@@ -79,11 +88,11 @@ def make_adapter(start: Potential) -> TrainAdapter:
     """
     from aldriver.core.errors import InputError
 
-    if start.family == "chgnet":
-        from aldriver.train.chgnet import CHGNetAdapter
-
-        return CHGNetAdapter(start)
-    raise InputError(
-        f"{start.name}: potentials of the family '{start.family}' cannot be trained; "
-        "start from chgnet:0.2.0, chgnet:0.3.0 or a potential refined from one of them"
-    )
+    if start.family not in ADAPTERS:
+        raise InputError(
+            f"{start.name}: potentials of the family '{start.family}' cannot be trained; "
+            f"start from one of {', '.join(ADAPTERS)}, or a potential refined from one of them"
+        )
+    module, _, name = ADAPTERS[start.family].partition(":")
+    adapter: TrainAdapter = getattr(importlib.import_module(module), name)(start)
+    return adapter

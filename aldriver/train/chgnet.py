@@ -35,7 +35,7 @@ class CHGNetAdapter(TrainAdapter):
         if not isinstance(start, CHGNetPotential):
             raise InputError(f"{start.name}: not a CHGNet potential")
         self._potential = start.copy()
-        self.module: CHGNet = self._potential.model
+        self.module: CHGNet = self._potential.module
 
     def graph(self, atoms: Atoms) -> GraphTensors:
         """Index tensors and bond vectors of a frame.
@@ -73,4 +73,4 @@ class CHGNetAdapter(TrainAdapter):
 
     def potential(self, name: str) -> CHGNetPotential:
         """The potential with today's weights."""
-        return self._potential.with_model(copy.deepcopy(self.module), name=name)
+        return self._potential.with_module(copy.deepcopy(self.module), name=name)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from aldriver.core.errors import AldriverError
-from aldriver.core.recipe import Train
+from aldriver.core.recipe_train import Train
 from aldriver.core.records import dumps, jsonable
 from aldriver.core.store import atomic_write, disk_errors
 from aldriver.train.base import TrainAdapter

@@ -30,7 +30,7 @@ from aldriver.train.base import BatchPrediction, TrainAdapter
 from aldriver.train.energies import shifted_energy
 
 if TYPE_CHECKING:
-    from aldriver.core.recipe import LossWeights
+    from aldriver.core.recipe_train import LossWeights
 
 TERMS = ("energy", "forces", "stress")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from aldriver.core.recipe import Train
+from aldriver.core.recipe_train import Train
 from aldriver.train.base import TrainAdapter
 from aldriver.train.loss import TERMS, Example, counts_of, loss_sums
 

@@ -72,9 +72,9 @@ def test_foundation_weights_load_without_running_code(monkeypatch):
 def test_trained_weights_round_trip(chgnet020, fe_frames, tmp_path):
     changed = chgnet020.copy()
     with torch.no_grad():
-        for p in changed.model.mlp.parameters():
+        for p in changed.module.mlp.parameters():
             p.add_(0.003)
-    changed = changed.with_model(changed.model, name="refined")
+    changed = changed.with_module(changed.module, name="refined")
     loaded = load(save_bundle(changed, tmp_path / "refined"))
     assert loaded.fingerprint == changed.fingerprint != chgnet020.fingerprint
     assert loaded.evaluate(fe_frames)[2].energy == changed.evaluate(fe_frames)[2].energy
@@ -157,7 +157,7 @@ def test_weights_of_another_architecture(saved, chgnet030, tmp_path):
 def test_weights_of_another_potential(saved, chgnet020, tmp_path):
     changed = chgnet020.copy()
     with torch.no_grad():
-        next(changed.model.mlp.parameters()).add_(0.01)
+        next(changed.module.mlp.parameters()).add_(0.01)
     other = save_bundle(changed, tmp_path / "other")
     (saved / "weights.safetensors").write_bytes((other / "weights.safetensors").read_bytes())
     resum(saved, "weights")

@@ -14,8 +14,9 @@ from ase.build import bulk
 
 from aldriver import load
 from aldriver.core.errors import AldriverError, InputError
-from aldriver.potentials.chgnet import CHGNetPotential, model_fingerprint
+from aldriver.potentials.chgnet import CHGNetPotential
 from aldriver.potentials.chgnet_forward import site_outputs
+from aldriver.potentials.network import module_fingerprint
 from aldriver.testing import bench
 
 
@@ -52,7 +53,7 @@ def test_forward_pass_is_chgnets_to_rounding(chgnet020_double, fe_frames):
 
     frames = [*fe_frames, bench.rattled_copper(1)]
     for potential in (chgnet020_double, CHGNetPotential.foundation("0.3.0", dtype="float64")):
-        model = potential.model
+        model = potential.module
         batch = BatchedGraph.from_graphs(
             [potential.graph(a) for a in frames],
             bond_basis_expansion=model.bond_basis_expansion,
@@ -76,7 +77,7 @@ def test_forward_pass_gives_chgnets_gradients_for_training(fe_frames):
     from chgnet.model.model import BatchedGraph
 
     potential = CHGNetPotential.foundation("0.2.0", dtype="float64").copy()
-    model = potential.model
+    model = potential.module
     weights = [p for p in model.parameters() if p.requires_grad]
     graph = potential.graph(fe_frames[1])
 
@@ -102,9 +103,9 @@ def test_forward_pass_gives_chgnets_gradients_for_training(fe_frames):
 
 def test_features_are_the_input_of_the_readout(chgnet030, fe_frames):
     seen: list[np.ndarray] = []
-    hook = chgnet030.model.mlp.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach().numpy().copy()))
+    hook = chgnet030.module.mlp.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach().numpy().copy()))
     try:
-        chgnet030.model.predict_graph(chgnet030.graph(fe_frames[2]), task="e")
+        chgnet030.module.predict_graph(chgnet030.graph(fe_frames[2]), task="e")
     finally:
         hook.remove()
     got = chgnet030.features([fe_frames[2]])[0]
@@ -187,22 +188,22 @@ def test_copy_is_trainable_and_independent(chgnet020, fe_frames):
     before = chgnet020.fingerprint
     copy = chgnet020.copy()
     assert copy.fingerprint == before
-    trainable = {n.split(".")[0] for n, p in copy.model.named_parameters() if p.requires_grad}
+    trainable = {n.split(".")[0] for n, p in copy.module.named_parameters() if p.requires_grad}
     assert "atom_conv_layers" in trainable
     assert "composition_model" not in trainable
-    assert not any(p.requires_grad for p in chgnet020.model.parameters())
+    assert not any(p.requires_grad for p in chgnet020.module.parameters())
     with torch.no_grad():
-        next(iter(copy.model.atom_conv_layers.parameters())).add_(0.01)
+        next(iter(copy.module.atom_conv_layers.parameters())).add_(0.01)
     assert copy.fingerprint != before, "a copy whose weights changed has another fingerprint"
     assert chgnet020.fingerprint == before
     assert copy.evaluate(fe_frames[:2])[0].energy != chgnet020.evaluate(fe_frames[:2])[0].energy
-    assert all(p.requires_grad for p in copy.model.mlp.parameters()), "evaluating leaves training switched on"
-    refined = copy.with_model(copy.model, name="refined")
-    assert (refined.name, refined.fingerprint) == ("refined", model_fingerprint(copy.model))
+    assert all(p.requires_grad for p in copy.module.mlp.parameters()), "evaluating leaves training switched on"
+    refined = copy.with_module(copy.module, name="refined")
+    assert (refined.name, refined.fingerprint) == ("refined", module_fingerprint(copy.arch, copy.module))
 
 
 def test_graphs_are_cached_by_structure_and_bounded(chgnet020, fe_cell, monkeypatch):
-    monkeypatch.setattr("aldriver.potentials.chgnet.CACHED_GRAPHS", 3)
+    monkeypatch.setattr("aldriver.potentials.network.CACHED_GRAPHS", 3)
     first = chgnet020.graph(fe_cell)
     assert chgnet020.graph(fe_cell.copy()) is first
     moved = fe_cell.copy()

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from aldriver.core.frames import with_labels
-from aldriver.core.recipe import Train
+from aldriver.core.recipe_train import Train
 from aldriver.potentials.base import Potential
 from aldriver.train.base import TrainAdapter, make_adapter
 from aldriver.train.loss import Example, make_example

@@ -100,7 +100,7 @@ def test_the_start_is_not_touched_and_the_result_stays(chgnet020, fe_cell):
     moved = adapter.potential("moved")
     assert chgnet020.fingerprint == kept.fingerprint == fingerprint
     assert moved.fingerprint != fingerprint
-    assert not any(p.requires_grad for p in moved.model.parameters())
+    assert not any(p.requires_grad for p in moved.module.parameters())
 
 
 def test_a_frame_without_volume_is_refused(chgnet020, fe_cell):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aldriver.core.errors import InputError
-from aldriver.core.recipe import LossWeights
+from aldriver.core.recipe_train import LossWeights
 from aldriver.core.units import EV_A3_TO_GPA
 from aldriver.train.base import BatchPrediction
 from aldriver.train.loss import TERMS, Example, counts_of, loss_sums, make_example, total_loss

@@ -11,7 +11,7 @@ import torch
 
 from aldriver.core.errors import InputError
 from aldriver.core.frames import read_frames, write_frames
-from aldriver.core.recipe import Train
+from aldriver.core.recipe_train import Train
 from aldriver.train import TrainResult, train
 
 CHILD = """
@@ -22,7 +22,7 @@ from pathlib import Path
 from aldriver import load
 from aldriver.core import store
 from aldriver.core.frames import read_frames
-from aldriver.core.recipe import Train
+from aldriver.core.recipe_train import Train
 from aldriver.train import train
 from aldriver.train.loop import TrainingLoop
 

@@ -27,10 +27,10 @@ def test_naive_trains_all_but_the_reference_and_the_moments(chgnet020):
 
 def test_only_the_convolutions_change(chgnet020, iron, settings, tmp_path):
     frames = iron(3)
-    before = {k: v.clone() for k, v in chgnet020.model.state_dict().items()}
+    before = {k: v.clone() for k, v in chgnet020.module.state_dict().items()}
     result = train(chgnet020, frames, frames, settings(strategy="conv-only", epochs=5), tmp_path, seed=0)
     assert result.accepted
-    after = result.potential.model.state_dict()
+    after = result.potential.module.state_dict()
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"atom_conv_layers", "bond_conv_layers"}
     assert result.trainable == 284_864

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aldriver.core.errors import AldriverError, InputError
-from aldriver.core.recipe import LossWeights
+from aldriver.core.recipe_train import LossWeights
 from aldriver.train import TrainResult, judge, train
 from aldriver.train.base import make_adapter
 from aldriver.train.loop import TrainingLoop
