@@ -95,6 +95,16 @@ class Potential(ABC):
         predictions = self.evaluate(frames, stress=False, features=True)
         return [p.features for p in predictions if p.features is not None]
 
+    def last_layer_features(self, frames: Sequence[Atoms]) -> list[NDArray[np.float64]]:
+        """Inputs φ of the last linear layer of each frame, (N, D): an atom's energy is φ · w plus a constant.
+
+        Raises
+        ------
+        InputError
+            When the family has no such layer.
+        """
+        raise InputError(f"{self.name}: this kind of potential has no linear last layer")
+
     def stepper(self, atoms: Atoms) -> Stepper:
         """Fast repeated evaluation of one cell (species and periodicity fixed)."""
         return _PlainStepper(self, atoms)

@@ -1,12 +1,11 @@
 """Training: refine a potential on labelled frames; the result replaces what came in only where it is better.
 
-``train()`` owns the order of the steps and the no-regress rule. Labels, the split into sides (``splits.py``) and what
-becomes of the potential are the caller's business.
+``train()`` owns the order of the steps, the no-regress rule and the guards. Labels, the split into sides
+(``splits.py``) and what becomes of the potential are the caller's business.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aldriver.core.errors import InputError
-from aldriver.core.frames import frame_hash, label_of
-from aldriver.core.records import dumps
 from aldriver.train.energies import fit_e0_shift, shifted_energy
 from aldriver.train.splits import Split, group_split
 
@@ -39,7 +35,7 @@ class TrainResult:
     potential
         The refined potential when `accepted`, else the one that came in, unchanged.
     accepted, reason
-        Whether validation got better, and the numbers that decided it in one line.
+        Whether validation got better and no guard objects, and the numbers that decided it in one line.
     history
         One dict per epoch, as in ``history.jsonl``.
     e0_shift
@@ -52,6 +48,11 @@ class TrainResult:
         Per loss term: active, value and gradient norm before the first step; and the memory measured.
     trainable
         Number of trained weights.
+    guards
+        Numbers of the guards against forgetting (``guard.judge_forgetting``) and their ``reason``; empty when nothing
+        was trained to an end.
+    strategy
+        As in the settings.
     """
 
     potential: Potential
@@ -66,6 +67,8 @@ class TrainResult:
     best_epoch: int = 0
     checks: dict[str, Any] = field(default_factory=dict)
     trainable: int = 0
+    guards: dict[str, Any] = field(default_factory=dict)
+    strategy: str = "naive"
 
 
 def train(
@@ -76,6 +79,7 @@ def train(
     out: Path,
     *,
     seed: int,
+    foundation: Potential | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     name: str | None = None,
 ) -> TrainResult:
@@ -89,10 +93,12 @@ def train(
     start
         The potential to refine; it is not changed.
     train_frames, valid_frames
-        Labelled frames (energy and forces; stress where there is one, eV/Å³ Voigt); ``info['weight']`` scales a frame
-        in the loss. The best epoch is chosen on `valid_frames`.
+        Labelled frames (energy and forces; stress where there is one, eV/Å³ Voigt; moments, µB); ``info['weight']``
+        scales a frame in the loss. The best epoch is chosen on `valid_frames`.
     out
         Receives ``checkpoint.pt`` and ``history.jsonl``.
+    foundation
+        What forgetting is measured against, and what labels self-replay; by default `start`.
     on_epoch
         Called after each epoch with its line of the history.
     name
@@ -102,31 +108,75 @@ def train(
     ------
     InputError
         When a side is empty, labels are missing or of mixed energy references, the family or strategy cannot be
-        trained, or `out` holds a checkpoint of another training.
+        trained, devices are mixed, or `out` holds a checkpoint of another training.
     AldriverError
         When a loss term moves no weight, or a single frame does not fit into ``memory_limit_GB``.
     """
-    from aldriver.train.base import make_adapter
+    from aldriver.train import prepare
+
+    try:
+        from aldriver.train.guard import Probe, judge_forgetting
+    except ImportError:
+        from aldriver.train.noguard import Probe, judge_forgetting
     from aldriver.train.loop import TrainingLoop
     from aldriver.train.loss import make_example
     from aldriver.train.metrics import measure
 
     started, cpu = time.perf_counter(), time.process_time()
-    _check_sides(start, train_frames, valid_frames)
-    adapter = make_adapter(start)
-    trainable = adapter.set_trainable(settings.strategy)
-    predicted = _energies(adapter, train_frames, settings)
-    shift = fit_e0_shift(train_frames, start, mode=settings.e0_shift, predicted=predicted)
+    foundation = start if foundation is None else foundation
+    prepare.check_sides(train_frames, valid_frames)
+    elsewhere = prepare.trainer_elsewhere(start, settings)
+    if elsewhere is not None:
+        return elsewhere(
+            start,
+            train_frames,
+            valid_frames,
+            settings,
+            out,
+            seed=seed,
+            foundation=foundation,
+            on_epoch=on_epoch,
+            name=name,
+        )
+    adapter = prepare.adapter_for(start, settings, [*train_frames, *valid_frames])
+    shift = fit_e0_shift(
+        train_frames, start, mode=settings.e0_shift, predicted=_energies(adapter, train_frames, settings)
+    )
     examples = [make_example(adapter, atoms, shift) for atoms in train_frames]
     unseen = [make_example(adapter, atoms, shift) for atoms in valid_frames]
     before = measure(adapter, unseen, settings)
-    key = _key(start, train_frames, valid_frames, settings, seed)
-    loop = TrainingLoop(adapter, examples, unseen, settings, Path(out), seed=seed, key=key, on_epoch=on_epoch)
+    if settings.strategy == "zero-shot":
+        return _zero_shot(start, shift, before, started, cpu)
+    if settings.strategy == "scratch":
+        adapter.reset(seed)
+    trainable = adapter.set_trainable(settings)
+    general = prepare.general_frames(foundation, train_frames, settings, Path(out), seed=seed)
+    replay = [make_example(adapter, atoms, None) for atoms in general] if settings.replay.weight > 0 else []
+    probe = Probe(foundation, seed=0)
+    loop = TrainingLoop(
+        adapter,
+        examples,
+        unseen,
+        settings,
+        Path(out),
+        seed=seed,
+        key=prepare.training_key(start, foundation, train_frames, valid_frames, general, settings, seed),
+        replay=replay if settings.replay.source != "none" else [],
+        consolidation=prepare.consolidation(adapter, general, settings, seed=seed),
+        drift=lambda: probe.drift(lambda frames: prepare.energies_per_atom(adapter, frames)),
+        on_epoch=on_epoch,
+    )
     state = loop.run()
     after = measure(adapter, unseen, settings)
     accepted, reason = judge(before["loss"], after["loss"], state.best_epoch, state.stopped)
+    refined = prepare.in_precision(adapter.potential(name or _refined_name(start.name)), like=start)
+    guards: dict[str, Any] = {}
+    if state.best_epoch > 0:
+        kept, why, guards = judge_forgetting(settings.guard, foundation, refined, probe)
+        guards = {**guards, "reason": why}
+        accepted, reason = accepted and kept, reason if kept else f"{reason}; {why}"
     return TrainResult(
-        potential=adapter.potential(name or _refined_name(start.name)) if accepted else start,
+        potential=refined if accepted else start,
         accepted=accepted,
         reason=reason,
         history=state.history,
@@ -138,6 +188,8 @@ def train(
         best_epoch=state.best_epoch,
         checks=state.checks,
         trainable=sum(p.numel() for n, p in adapter.module.named_parameters() if n in set(trainable)),
+        guards=guards,
+        strategy=settings.strategy,
     )
 
 
@@ -155,14 +207,21 @@ def judge(before: float | None, after: float | None, best_epoch: int, stopped: s
     return True, numbers + tail
 
 
-def _check_sides(start: Potential, train_frames: Sequence[Atoms], valid_frames: Sequence[Atoms]) -> None:
-    for side, frames in (("training", train_frames), ("validation", valid_frames)):
-        if not frames:
-            raise InputError(f"no {side} frames: label more frames, or change train.valid_fraction")
-        for key in ("energy", "forces"):
-            if any(label_of(atoms, key) is None for atoms in frames):
-                raise InputError(f"a {side} frame has no {key}: leave failed labels out of the dataset")
-        start.check_elements(frames)
+def _zero_shot(
+    start: Potential, shift: dict[str, float] | None, metrics: dict[str, float | None], started: float, cpu: float
+) -> TrainResult:
+    return TrainResult(
+        potential=start,
+        accepted=False,
+        reason="zero-shot: nothing is trained; these are the errors of the incoming potential",
+        history=[],
+        e0_shift=shift,
+        before=metrics,
+        after=metrics,
+        seconds=time.perf_counter() - started,
+        cpu_s=time.process_time() - cpu,
+        strategy="zero-shot",
+    )
 
 
 def _energies(adapter: TrainAdapter, frames: Sequence[Atoms], settings: Train) -> list[float] | None:
@@ -170,19 +229,6 @@ def _energies(adapter: TrainAdapter, frames: Sequence[Atoms], settings: Train) -
     if settings.e0_shift == "never":
         return None
     return [float(adapter.predict([adapter.graph(a)], training=False).energy) * len(a) for a in frames]
-
-
-def _key(
-    start: Potential, train_frames: Sequence[Atoms], valid_frames: Sequence[Atoms], settings: Train, seed: int
-) -> str:
-    """Identity of a training: start, frames with labels and weights, settings, seed."""
-    h = hashlib.sha256(start.fingerprint.encode())
-    h.update(dumps(settings.model_dump(mode="json", exclude={"memory_limit_GB", "valid_fraction", "start"})).encode())
-    h.update(f"{seed} {len(train_frames)} {len(valid_frames)}".encode())
-    for atoms in [*train_frames, *valid_frames]:
-        labels = [label_of(atoms, key) for key in ("energy", "forces", "stress")]
-        h.update(dumps([frame_hash(atoms), atoms.info.get("weight", 1.0), labels], indent=None).encode())
-    return h.hexdigest()[:24]
 
 
 def _refined_name(name: str) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
+from aldriver.core.errors import InputError
 from aldriver.potentials.base import Potential
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
+
+    from aldriver.core.recipe_train import Train
+    from aldriver.potentials.network import NetworkPotential
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,30 +34,50 @@ class BatchPrediction:
         (N, 3) eV/Å.
     stress
         (B, 3, 3) GPa, tension positive.
+    magmoms
+        (N,) absolute magnetic moments in µB, or None where the family has none.
     """
 
     energy: Tensor
     forces: Tensor
     stress: Tensor
+    magmoms: Tensor | None = None
 
 
 class TrainAdapter(ABC):
-    """A trainable copy of a potential.
+    """A trainable copy of a potential; the potential it is made from stays as it is.
 
     Attributes
     ----------
-    module
-        The network; its parameters' ``requires_grad`` says what is trained.
     family
         As in ``Potential.family``.
     """
 
-    module: nn.Module
     family: str
 
-    @abstractmethod
-    def graph(self, atoms: Atoms) -> Any:
-        """Whatever the model reads of a frame, built once per frame."""
+    def __init__(self, start: Potential) -> None:
+        from aldriver.potentials.network import NetworkPotential
+
+        if not isinstance(start, NetworkPotential):
+            raise InputError(f"{start.name}: not a network that can be trained in this process")
+        self._potential: NetworkPotential = start.copy()
+        self._plain: nn.Module | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The network; its parameters' ``requires_grad`` says what is trained."""
+        return self._potential.module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self._potential.device
+
+    def check_elements(self, frames: Sequence[Atoms]) -> None:
+        """Refuse frames with elements the network does not know, naming them."""
+        self._potential.check_elements(frames)
+
+    # ---- what a family gives ---------------------------------------------------------------------------------------
 
     @abstractmethod
     def predict(self, graphs: Sequence[Any], *, training: bool) -> BatchPrediction:
@@ -61,13 +87,65 @@ class TrainAdapter(ABC):
     def size(self, graph: Any) -> int:
         """What a frame's memory is proportional to (edges and angles)."""
 
-    @abstractmethod
-    def set_trainable(self, strategy: str) -> list[str]:
-        """Freeze all but what `strategy` trains; names of the trainable parameters."""
+    def reset(self, seed: int) -> None:
+        """Draw all weights anew, architecture and energy references kept (strategy ``scratch``).
 
-    @abstractmethod
-    def potential(self, name: str) -> Potential:
-        """The potential with the weights as they are now (a copy: later steps do not change it)."""
+        Raises
+        ------
+        InputError
+            Where the family cannot.
+        """
+        raise InputError(f"train.strategy 'scratch': {self.family} potentials cannot be trained from scratch here")
+
+    def proxy(self, proxies: Mapping[str, str]) -> None:
+        """Let elements start from the embedding of others ({unseen: proxy}); may give the network more elements.
+
+        The descriptor-informed proxy initialisation of ``docs/training.md``.
+
+        Raises
+        ------
+        InputError
+            Where the family cannot, or an element is unknown.
+        """
+        raise InputError(f"train.proxies: not available for {self.family} potentials")
+
+    # ---- what follows ----------------------------------------------------------------------------------------------
+
+    def graph(self, atoms: Atoms) -> Any:
+        """Whatever the model reads of a frame, built once per frame.
+
+        Raises
+        ------
+        InputError
+            When the frame has no volume.
+        """
+        if atoms.cell.rank < 3:
+            raise InputError(f"{atoms.get_chemical_formula()}: a training frame needs three cell vectors")
+        return self._potential.graph(atoms)
+
+    def set_trainable(self, settings: Train) -> list[str]:
+        """Freeze all but what ``settings.strategy`` trains (see ``strategy.py``); names of the trained parameters.
+
+        With ``lora`` the network gets its low-rank updates here.
+        """
+        from aldriver.train.strategy import layers_never_trained, select_parameters
+
+        if settings.strategy == "lora" and self._plain is None:
+            from aldriver.train.lora import add_lora
+
+            self._plain = copy.deepcopy(self.module)
+            add_lora(self.module, settings.lora, never=layers_never_trained(self.family, settings))
+        return select_parameters(self.module, self.family, settings)
+
+    def potential(self, name: str) -> NetworkPotential:
+        """The potential with the weights of now, low-rank updates merged (a copy: later steps do not count)."""
+        if self._plain is None:
+            return self._potential.with_module(copy.deepcopy(self.module), name=name)
+        from aldriver.train.lora import merged_state
+
+        merged = copy.deepcopy(self._plain)
+        merged.load_state_dict(merged_state(self.module))
+        return self._potential.with_module(merged, name=name)
 
 
 ADAPTERS = {
@@ -86,8 +164,6 @@ def make_adapter(start: Potential) -> TrainAdapter:
     InputError
         When the family cannot be trained.
     """
-    from aldriver.core.errors import InputError
-
     if start.family not in ADAPTERS:
         raise InputError(
             f"{start.name}: potentials of the family '{start.family}' cannot be trained; "

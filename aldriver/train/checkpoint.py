@@ -17,7 +17,7 @@ from aldriver.core.errors import InputError, StoreError
 from aldriver.core.store import atomic_write
 
 CHECKPOINT = "checkpoint.pt"
-VERSION = 1
+VERSION = 2
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, key: str) -> None:

@@ -1,29 +1,26 @@
 """CHGNet for the training loop. The network and its graphs are ``potentials/``'s business.
 
-Magnetic moments are left out of the loss: labels rarely carry them (and a missing moment must not read as zero), so
-chgnet's ``site_wise`` head keeps the foundation's weights. The composition model is fixed; other energy references are
-met by a shift of the labels (``energies.py``). The last angle update receives no gradient: nothing reads its result.
+The composition model is fixed; other energy references are met by a shift of the labels (``energies.py``). The last
+angle update receives no gradient: nothing reads its result.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
 from chgnet.model import CHGNet
 
 from aldriver.core.errors import InputError
 from aldriver.core.units import EV_A3_TO_GPA
-from aldriver.potentials.base import Potential
-from aldriver.potentials.chgnet import CHGNetPotential
+from aldriver.potentials.chgnet import N_ELEMENTS
 from aldriver.train.base import BatchPrediction, TrainAdapter
-from aldriver.train.chgnet_batch import GraphTensors, energy_forces_stress, graph_tensors, join
-from aldriver.train.strategy import select_parameters
-
-CONVOLUTIONS = ("atom_conv_layers", "bond_conv_layers")
-NEVER = ("composition_model", "site_wise")
+from aldriver.train.chgnet_batch import GraphTensors, graph_tensors, join, outputs
 
 
 class CHGNetAdapter(TrainAdapter):
@@ -31,26 +28,12 @@ class CHGNetAdapter(TrainAdapter):
 
     family = "chgnet"
 
-    def __init__(self, start: Potential) -> None:
-        if not isinstance(start, CHGNetPotential):
-            raise InputError(f"{start.name}: not a CHGNet potential")
-        self._potential = start.copy()
-        self.module: CHGNet = self._potential.module
-
     def graph(self, atoms: Atoms) -> GraphTensors:
-        """Index tensors and bond vectors of a frame.
-
-        Raises
-        ------
-        InputError
-            When the frame has no volume.
-        """
-        if atoms.cell.rank < 3:
-            raise InputError(f"{atoms.get_chemical_formula()}: a training frame needs three cell vectors")
-        return graph_tensors(self._potential.graph(atoms)).to(self._potential.device)
+        """Index tensors and bond vectors of a frame."""
+        return graph_tensors(super().graph(atoms)).to(self._potential.device)
 
     def predict(self, graphs: Sequence[GraphTensors], *, training: bool) -> BatchPrediction:
-        """Energy per atom (eV), forces (eV/Å) and stress (GPa, chgnet's own unit) of a batch."""
+        """Energy per atom (eV), forces (eV/Å), stress (GPa, chgnet's own unit) and moments (µB) of a batch."""
         if len({len(g.angle_bonds) > 0 for g in graphs}) > 1:
             # frames without any angle skip the bond convolutions, which changes their energy: never in one batch
             singles = [self.predict([g], training=training) for g in graphs]
@@ -58,19 +41,31 @@ class CHGNetAdapter(TrainAdapter):
                 energy=torch.cat([p.energy for p in singles]),
                 forces=torch.cat([p.forces for p in singles]),
                 stress=torch.cat([p.stress for p in singles]),
+                magmoms=torch.cat([p.magmoms for p in singles if p.magmoms is not None]),
             )
-        energy, forces, stress = energy_forces_stress(self.module, join(graphs), create_graph=training)
+        module: Any = self.module
+        energy, forces, stress, magmoms = outputs(module, join(graphs), create_graph=training)
         counts = energy.new_tensor([len(g.numbers) for g in graphs])
-        return BatchPrediction(energy=energy / counts, forces=forces, stress=stress * EV_A3_TO_GPA)
+        return BatchPrediction(energy=energy / counts, forces=forces, stress=stress * EV_A3_TO_GPA, magmoms=magmoms)
 
     def size(self, graph: GraphTensors) -> int:
         """Edges and angles of a frame."""
         return len(graph.vectors) + len(graph.angle_bonds)
 
-    def set_trainable(self, strategy: str) -> list[str]:
-        """Freeze all but what the strategy trains."""
-        return select_parameters(self.module, strategy, convolutions=CONVOLUTIONS, never=NEVER)
+    def reset(self, seed: int) -> None:
+        """Weights as chgnet draws them for a new network; the composition model keeps its energies per element."""
+        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
+            torch.manual_seed(seed)
+            drawn = CHGNet(**self._potential.arch).state_dict()
+        kept = {k: v for k, v in self.module.state_dict().items() if k.startswith("composition_model.")}
+        self.module.load_state_dict(drawn | kept)
 
-    def potential(self, name: str) -> CHGNetPotential:
-        """The potential with today's weights."""
-        return self._potential.with_module(copy.deepcopy(self.module), name=name)
+    def proxy(self, proxies: Mapping[str, str]) -> None:
+        """Copy rows of the atom embedding; the energies per element stay each element's own."""
+        rows = self.module.get_parameter("atom_embedding.embedding.weight")
+        known = set(chemical_symbols[1 : N_ELEMENTS + 1])
+        for element, source in proxies.items():
+            if unknown := sorted({element, source} - known):
+                raise InputError(f"train.proxies: CHGNet has no {', '.join(unknown)} (its elements are H to Pu)")
+            with torch.no_grad():
+                rows[atomic_numbers[element] - 1] = rows[atomic_numbers[source] - 1]

@@ -128,8 +128,8 @@ def join(items: Sequence[GraphTensors]) -> GraphTensors:
     return GraphTensors(**{name: torch.cat(tensors) for name, tensors in parts.items()})
 
 
-def energy_forces_stress(model: CHGNet, batch: GraphTensors, *, create_graph: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """(B,) total energies in eV, (N, 3) forces in eV/Å and (B, 3, 3) stress in eV/Å³ (tension positive).
+def outputs(model: CHGNet, batch: GraphTensors, *, create_graph: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(B,) energies in eV, (N, 3) forces in eV/Å, (B, 3, 3) stress in eV/Å³ (tension positive), (N,) moments in µB.
 
     The frames of a batch have either all angles, or none (see ``CHGNetPotential.evaluate``).
 
@@ -140,10 +140,11 @@ def energy_forces_stress(model: CHGNet, batch: GraphTensors, *, create_graph: bo
     """
     vectors = batch.vectors.detach().requires_grad_(True)
     with torch.enable_grad():
-        site = site_outputs(model, _bases(model, batch, vectors)).energies
+        sites = site_outputs(model, _bases(model, batch, vectors))
+        site, magmoms = sites.energies, sites.magmoms
         (slope,) = torch.autograd.grad(site.sum(), vectors, create_graph=create_graph)
     if not create_graph:
-        site = site.detach()
+        site, magmoms = site.detach(), magmoms.detach()
     n_atoms, n_frames = len(batch.numbers), len(batch.volume)
     start, end = batch.atom_graph.unbind(1)
     forces = _sum(slope, end, n_atoms) - _sum(slope, start, n_atoms)
@@ -151,7 +152,7 @@ def energy_forces_stress(model: CHGNet, batch: GraphTensors, *, create_graph: bo
     composition: Any = model.composition_model
     if composition is not None:
         site = site + composition.fc.weight.detach()[0][batch.numbers - 1]
-    return _sum(site, batch.atom_owner, n_frames), forces, virial / batch.volume[:, None, None]
+    return _sum(site, batch.atom_owner, n_frames), forces, virial / batch.volume[:, None, None], magmoms
 
 
 def _bases(model: CHGNet, batch: GraphTensors, vectors: Tensor) -> BatchedBases:

@@ -1,4 +1,4 @@
-"""The training loop all families share: Huber loss, clipping, moving average, cosine schedule, exact resume.
+"""The training loop all families share: Huber loss, replay, clipping, moving average, schedules, exact resume.
 
 It owns the steps, what is kept and what is reported. What a model computes is its adapter's business; whether the
 result is better than what came in is decided in ``train/__init__.py``.
@@ -19,22 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aldriver.core.errors import AldriverError
 from aldriver.core.recipe_train import Train
 from aldriver.core.records import dumps, jsonable
 from aldriver.core.store import atomic_write, disk_errors
 from aldriver.train.base import TrainAdapter
 from aldriver.train.checkpoint import load_checkpoint, save_checkpoint
+from aldriver.train.checks import check_terms
 from aldriver.train.ema import MovingAverage
+from aldriver.train.ewc import Consolidation
 from aldriver.train.loss import TERMS, Example, counts_of, loss_sums, total_loss
 from aldriver.train.memory import fitting_batch
 from aldriver.train.metrics import Metrics, measure
+from aldriver.train.schedule import Schedule
 
 HISTORY = "history.jsonl"
-FINAL_LR = 0.01
-"""The cosine ends at this fraction of the learning rate."""
-WARM_UP = 0.05
-"""Share of the steps over which the learning rate rises linearly: Adam's first steps are otherwise all full-sized."""
 MAX_SKIPPED = 0.2
 """A training ends when more than this share of an epoch's steps had no finite gradient."""
 
@@ -56,6 +54,9 @@ class LoopState:
 class TrainingLoop:
     """One training: `adapter.module` ends with the weights that were best on the validation frames.
 
+    The loss of a step is that of its batch, plus ``replay.weight`` times that of ``replay.per_step`` replayed frames
+    (each divided by its own counts), plus the consolidation's penalty.
+
     Parameters
     ----------
     train, valid
@@ -64,6 +65,12 @@ class TrainingLoop:
         Where checkpoint and history are kept; a training that was cut short goes on from there.
     key
         Of the training as a whole; see ``checkpoint.py``.
+    replay
+        General examples; none = no replay.
+    consolidation
+        Of ``ewc.py``, or None.
+    drift
+        Called each epoch with the averaged weights in place; its numbers go into the history.
     on_epoch
         Called with each line of the history.
     """
@@ -78,18 +85,20 @@ class TrainingLoop:
         *,
         seed: int,
         key: str,
+        replay: Sequence[Example] = (),
+        consolidation: Consolidation | None = None,
+        drift: Callable[[], dict[str, Any]] | None = None,
         on_epoch: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.adapter, self.train, self.valid, self.settings = adapter, list(train), list(valid), settings
         self.out, self.seed, self.key, self.on_epoch = Path(out), seed, key, on_epoch
+        self.replay, self.consolidation, self.drift = list(replay), consolidation, drift
         self.named = {name: p for name, p in adapter.module.named_parameters() if p.requires_grad}
         self.ema = MovingAverage(self.named, decay=settings.ema_decay)
         self.optimizer = torch.optim.Adam(self.named.values(), lr=settings.learning_rate)
         self.steps_per_epoch = -(-len(self.train) // settings.batch_size)
         total = settings.epochs * self.steps_per_epoch
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: learning_rate_factor(step, total)
-        )
+        self.schedule = Schedule(self.optimizer, settings.schedule, settings.learning_rate, total)
         self.state = LoopState()
 
     def run(self) -> LoopState:
@@ -111,38 +120,50 @@ class TrainingLoop:
             copy_into(self.named, self.state.best)
         return self.state
 
+    def check_terms(self) -> dict[str, Any]:
+        """Value and gradient norm of each term of the loss; raises when a term moves nothing."""
+        return check_terms(self.adapter, self.named, self.train, self.replay, self.consolidation, self.settings)
+
     # ---- one epoch -------------------------------------------------------------------------------------------------
 
     def _epoch(self) -> None:
         started, cpu = time.perf_counter(), time.process_time()
         state, settings = self.state, self.settings
-        lr = self.scheduler.get_last_lr()[0]
+        lr = self.schedule.learning_rate
         order = np.random.default_rng([self.seed, state.epoch]).permutation(len(self.train))
+        replayed = self._replay_order()
         self.adapter.module.train()
-        sums = dict.fromkeys(TERMS, 0.0)
-        skipped = 0
-        for start in range(0, len(order), settings.batch_size):
+        sums, replay, penalty, skipped = dict.fromkeys(TERMS, 0.0), 0.0, 0.0, 0
+        for step, start in enumerate(range(0, len(order), settings.batch_size)):
             batch = [self.train[i] for i in order[start : start + settings.batch_size]]
-            for name, value in self._step(batch).items():
-                sums[name] += value
+            values = self._step(batch, [self.replay[i] for i in replayed[step]])
+            for name in TERMS:
+                sums[name] += values[name]
+            replay += values["replay"]
+            penalty += values["ewc"]
             skipped += not self._update()
         self.adapter.module.eval()
         with self.ema.applied(self.named):
             valid = measure(self.adapter, self.valid, settings)
+            drift = self.drift() if self.drift is not None else {}
         state.epoch += 1
         improved = self._keep_best(valid)
-        if skipped > MAX_SKIPPED * self.steps_per_epoch:
-            state.stopped = f"diverged in epoch {state.epoch}: {skipped} steps without a finite gradient"
+        self.schedule.epoch(valid["loss"])
+        state.stopped = self._why_to_stop(skipped)
         counts = counts_of(self.train)
         terms = {name: sums[name] / counts[name] for name in TERMS}
         self._record(
             {
                 "epoch": state.epoch,
                 "epochs": settings.epochs,
+                "strategy": settings.strategy,
                 "lr": lr,
                 "train_loss": sum(getattr(settings.weights, name) * terms[name] for name in TERMS),
                 "terms": terms,
+                "replay_loss": replay / self.steps_per_epoch if self.replay else None,
+                "ewc_penalty": penalty / self.steps_per_epoch if self.consolidation else None,
                 "valid": valid,
+                "drift": drift,
                 "best": improved,
                 "skipped_steps": skipped,
                 "batch_size": settings.batch_size,
@@ -152,16 +173,36 @@ class TrainingLoop:
             }
         )
 
-    def _step(self, batch: Sequence[Example]) -> dict[str, float]:
-        """Gradients of one batch, in parts that fit into memory; the parts add up to the whole batch's gradient."""
+    def _replay_order(self) -> list[list[int]]:
+        """Indices of the replayed frames of each step of this epoch; no frame twice before each had its turn."""
+        n, each = len(self.replay), self.settings.replay.per_step
+        if n == 0:
+            return [[] for _ in range(self.steps_per_epoch)]
+        rng = np.random.default_rng([self.seed, self.state.epoch, 1])
+        rounds = -(-each * self.steps_per_epoch // n)
+        order = [int(i) for _ in range(rounds) for i in rng.permutation(n)]
+        return [order[k * each : (k + 1) * each] for k in range(self.steps_per_epoch)]
+
+    def _step(self, batch: Sequence[Example], replay: Sequence[Example] = ()) -> dict[str, float]:
+        """Gradients of one step; the sums of the batch's terms, the replay loss and the penalty."""
         self.optimizer.zero_grad(set_to_none=True)
-        counts = counts_of(batch)
+        values = self._add_gradients(batch, 1.0)
+        again = self._add_gradients(replay, self.settings.replay.weight)
+        counts = counts_of(replay)
+        weights = self.settings.weights
+        values["replay"] = sum(getattr(weights, k) * again[k] / counts[k] for k in TERMS) if replay else 0.0
+        values["ewc"] = self.consolidation.add_gradients(self.named) if self.consolidation is not None else 0.0
+        return values
+
+    def _add_gradients(self, batch: Sequence[Example], weight: float) -> dict[str, float]:
+        """Walk back through a batch in parts that fit into memory; they add up to the whole batch's gradient."""
         values = dict.fromkeys(TERMS, 0.0)
-        for start in range(0, len(batch), self.state.micro_batch):
-            part = batch[start : start + self.state.micro_batch]
+        counts = counts_of(batch)
+        for start in range(0, len(batch), max(1, self.state.micro_batch)):
+            part = batch[start : start + max(1, self.state.micro_batch)]
             prediction = self.adapter.predict([x.graph for x in part], training=True)
             sums = loss_sums(prediction, part, delta=self.settings.huber_delta)
-            total_loss(sums, counts, self.settings.weights).backward()
+            (weight * total_loss(sums, counts, self.settings.weights)).backward()
             for name, value in sums.items():
                 values[name] += float(value.detach())
         return values
@@ -176,7 +217,7 @@ class TrainingLoop:
         else:
             self.optimizer.zero_grad(set_to_none=True)
             self.optimizer.step()  # without gradients: moves nothing, keeps optimizer and schedule in step
-        self.scheduler.step()
+        self.schedule.step()
         return finite
 
     def _keep_best(self, valid: Metrics) -> bool:
@@ -186,6 +227,16 @@ class TrainingLoop:
         self.state.best_loss, self.state.best_epoch = loss, self.state.epoch
         self.state.best = self.ema.snapshot()
         return True
+
+    def _why_to_stop(self, skipped: int) -> str:
+        """Why the training ends with this epoch; empty when it goes on."""
+        state, patience = self.state, self.settings.patience
+        if skipped > MAX_SKIPPED * self.steps_per_epoch:
+            return f"diverged in epoch {state.epoch}: {skipped} steps without a finite gradient"
+        waited = state.epoch - state.best_epoch
+        if patience is not None and waited >= patience and state.epoch < self.settings.epochs:
+            return f"ended after epoch {state.epoch}: no better validation loss in {waited} epochs"
+        return ""
 
     # ---- what is kept ----------------------------------------------------------------------------------------------
 
@@ -203,7 +254,7 @@ class TrainingLoop:
             {
                 "model": {name: p.detach() for name, p in self.named.items()},
                 "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
+                "schedule": self.schedule.state_dict(),
                 "ema": self.ema.state_dict(),
                 "epoch": state.epoch,
                 "micro_batch": state.micro_batch,
@@ -226,7 +277,7 @@ class TrainingLoop:
             return False
         copy_into(self.named, saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.scheduler.load_state_dict(saved["scheduler"])
+        self.schedule.load_state_dict(saved["schedule"])
         self.ema.load_state_dict(saved["ema"])
         path = self.out / HISTORY
         lines = path.read_text().splitlines()[: saved["history_length"]] if path.exists() else []
@@ -243,61 +294,16 @@ class TrainingLoop:
         )
         return True
 
-    # ---- before the first step -------------------------------------------------------------------------------------
-
-    def check_terms(self) -> dict[str, Any]:
-        """Value and gradient norm of each term on the first frames that have it; raises when a term moves nothing.
-
-        A term whose weight is 0, or that no frame has a label for, is reported as off. Trainings that silently ignored
-        the stress, or a whole data set, are known from other codes.
-        """
-        report: dict[str, Any] = {}
-        for name in TERMS:
-            weight = getattr(self.settings.weights, name)
-            having = [x for x in self.train if x.weight > 0 and (name != "stress" or x.stress is not None)]
-            if weight == 0 or not having:
-                report[name] = {"active": False, "reason": "its weight is 0" if weight == 0 else "no frame has a label"}
-                continue
-            value, norm = self._term_gradient(name, having)
-            if value > 0 and not norm > 0:
-                raise AldriverError(
-                    f"the {name} term of the loss ({value:.3g}) moves none of the trainable weights "
-                    f"(gradient norm {norm}); choose another train.strategy"
-                )
-            report[name] = {"active": True, "value": value, "gradient_norm": norm, "frames": len(having)}
-        if not any(entry["active"] for entry in report.values()):
-            raise AldriverError("no term of the loss is active: train.weights are 0 or no frame has labels")
-        return report
-
-    def _term_gradient(self, name: str, examples: Sequence[Example]) -> tuple[float, float]:
-        value = norm = 0.0
-        for example in examples:  # the first one that is not fitted exactly, as a rule the very first
-            prediction = self.adapter.predict([example.graph], training=True)
-            term = loss_sums(prediction, [example], delta=self.settings.huber_delta)[name]
-            value = float(term.detach()) / counts_of([example])[name]
-            gradients = torch.autograd.grad(term, list(self.named.values()), allow_unused=True)
-            norm = math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
-            if value > 0:
-                break
-        return value, norm
-
     def _fit_memory(self) -> tuple[int, float]:
+        pool = [*self.train, *self.replay]
+
         def run(indices: list[int]) -> None:
             self.state.micro_batch = len(indices)
-            self._step([self.train[i] for i in indices])
+            self._add_gradients([pool[i] for i in indices], 1.0)
             self.optimizer.zero_grad(set_to_none=True)
 
-        sizes = [self.adapter.size(x.graph) for x in self.train]
+        sizes = [self.adapter.size(x.graph) for x in pool]
         return fitting_batch(run, sizes, self.settings.batch_size, self.settings.memory_limit_GB)
-
-
-def learning_rate_factor(step: int, total: int) -> float:
-    """Linear rise over the first :data:`WARM_UP`, then a half cosine down to :data:`FINAL_LR`.
-
-    The cosine without restarts of Loshchilov & Hutter (2017), eq. 5.
-    """
-    rise = min(1.0, (step + 1) / max(1.0, WARM_UP * total))
-    return rise * (FINAL_LR + (1.0 - FINAL_LR) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / max(1, total)))))
 
 
 def copy_into(parameters: dict[str, torch.nn.Parameter], values: dict[str, Tensor]) -> None:

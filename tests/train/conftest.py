@@ -55,7 +55,7 @@ def examples() -> Callable[..., tuple[TrainAdapter, list[Example]]]:
         start: Potential, frames: list[Atoms], shift: dict[str, float] | None
     ) -> tuple[TrainAdapter, list[Example]]:
         adapter = make_adapter(start)
-        adapter.set_trainable("naive")
+        adapter.set_trainable(Train())
         return adapter, [make_example(adapter, atoms, shift) for atoms in frames]
 
     return make

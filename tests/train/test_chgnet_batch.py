@@ -6,6 +6,7 @@ import torch
 from ase.build import bulk
 
 from aldriver.core.errors import InputError
+from aldriver.core.recipe_train import Train
 from aldriver.core.units import EV_A3_TO_GPA
 from aldriver.potentials.chgnet import CHGNetPotential
 from aldriver.train.base import make_adapter
@@ -19,7 +20,7 @@ def scalar(e: torch.Tensor, f: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("version", ["0.2.0", "0.3.0"])
 def test_outputs_and_training_gradients_are_chgnets_own(version, fe_frames):
     adapter = make_adapter(CHGNetPotential.foundation(version, dtype="float32"))
-    adapter.set_trainable("naive")
+    adapter.set_trainable(Train())
     graphs = [adapter._potential.graph(a) for a in fe_frames]
     own = adapter.module(graphs, task="efs")
     theirs = own["e"], torch.cat(list(own["f"])), torch.stack(list(own["s"]))
@@ -39,7 +40,7 @@ def test_outputs_and_training_gradients_are_chgnets_own(version, fe_frames):
 
 def test_the_training_gradient_is_a_derivative(chgnet020_double, fe_frames):
     adapter = make_adapter(chgnet020_double)
-    adapter.set_trainable("conv-only")
+    adapter.set_trainable(Train(strategy="conv-only"))
     graphs = [adapter.graph(a) for a in fe_frames[:2]]
     weight = adapter.module.bond_conv_layers[1].twoBody_bond.mlp_core.layers[0].weight
 
@@ -92,7 +93,7 @@ def test_a_frame_without_angles_is_not_changed_by_its_neighbours_in_the_batch(ch
 def test_the_start_is_not_touched_and_the_result_stays(chgnet020, fe_cell):
     fingerprint = chgnet020.fingerprint
     adapter = make_adapter(chgnet020)
-    adapter.set_trainable("naive")
+    adapter.set_trainable(Train())
     kept = adapter.potential("kept")
     with torch.no_grad():
         for p in adapter.module.parameters():

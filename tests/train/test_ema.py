@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aldriver.train.ema import MovingAverage
-from aldriver.train.loop import FINAL_LR, learning_rate_factor
+from aldriver.train.schedule import FINAL_LR, learning_rate_factor
 
 
 def test_average_by_hand():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from aldriver.core.errors import InputError
+from aldriver.core.recipe_train import Train
 from aldriver.train import train
 from aldriver.train.base import make_adapter
 from aldriver.train.strategy import select_parameters
@@ -11,7 +12,7 @@ from aldriver.train.strategy import select_parameters
 
 def test_conv_only_trains_the_convolutions_of_table_3_model_5(chgnet020):
     adapter = make_adapter(chgnet020)
-    names = adapter.set_trainable("conv-only")
+    names = adapter.set_trainable(Train(strategy="conv-only"))
     assert {name.split(".")[0] for name in names} == {"atom_conv_layers", "bond_conv_layers"}
     sizes = dict(adapter.module.named_parameters())
     # 148,736 + 136,128 weights of CHGNet 0.2.0's four atom and three bond convolutions
@@ -20,7 +21,7 @@ def test_conv_only_trains_the_convolutions_of_table_3_model_5(chgnet020):
 
 def test_naive_trains_all_but_the_reference_and_the_moments(chgnet020):
     adapter = make_adapter(chgnet020)
-    names = set(adapter.set_trainable("naive"))
+    names = set(adapter.set_trainable(Train()))
     frozen = {name.split(".")[0] for name, _ in adapter.module.named_parameters() if name not in names}
     assert frozen == {"composition_model", "site_wise"}
 

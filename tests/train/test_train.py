@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aldriver.core.errors import AldriverError, InputError
-from aldriver.core.recipe_train import LossWeights
+from aldriver.core.recipe_train import LossWeights, Train
 from aldriver.train import TrainResult, judge, train
 from aldriver.train.base import make_adapter
 from aldriver.train.loop import TrainingLoop
@@ -111,7 +111,7 @@ def test_a_term_that_moves_nothing_is_an_error(chgnet020, iron, settings, exampl
     loop = TrainingLoop(adapter, batch, batch, settings(), tmp_path, seed=0, key="k")
     with pytest.raises(AldriverError, match="moves none of the trainable weights"):
         loop.check_terms()
-    adapter.set_trainable("naive")
+    adapter.set_trainable(Train())
     off = settings(weights=LossWeights(energy=0, forces=0, stress=0))
     with pytest.raises(AldriverError, match="no term of the loss is active"):
         TrainingLoop(adapter, batch, batch, off, tmp_path, seed=0, key="k").check_terms()
@@ -160,4 +160,4 @@ def test_sides_are_checked(chgnet020, iron, settings, tmp_path):
 
 
 def test_the_strategy_is_the_recipes(chgnet020):
-    assert len(make_adapter(chgnet020).set_trainable("conv-only")) > 0
+    assert len(make_adapter(chgnet020).set_trainable(Train(strategy="conv-only"))) > 0

@@ -1,0 +1,159 @@
+"""What a training needs before its first step: checked frames, an adapter, general frames, and its identity."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aldriver.core.errors import InputError
+from aldriver.core.frames import frame_hash, label_of
+from aldriver.core.records import dumps
+from aldriver.train.base import TrainAdapter, make_adapter
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from aldriver.core.recipe_train import Train
+    from aldriver.potentials.base import Potential
+    from aldriver.train.ewc import Consolidation
+
+NO_MATTER = {"memory_limit_GB", "valid_fraction", "start", "fallbacks", "guard"}
+"""Settings that do not change the weights a training ends with."""
+
+
+def check_sides(train_frames: Sequence[Atoms], valid_frames: Sequence[Atoms]) -> None:
+    """Refuse empty sides, frames without energy or forces, and labels of several levels of theory."""
+    for side, frames in (("training", train_frames), ("validation", valid_frames)):
+        if not frames:
+            raise InputError(f"no {side} frames: label more frames, or change train.valid_fraction")
+        for key in ("energy", "forces"):
+            if any(label_of(atoms, key) is None for atoms in frames):
+                raise InputError(f"a {side} frame has no {key}: leave failed labels out of the dataset")
+    from aldriver.train import energies
+
+    if hasattr(energies, "refuse_mixed_levels"):
+        energies.refuse_mixed_levels([*train_frames, *valid_frames])
+
+
+def trainer_elsewhere(start: Potential, settings: Train) -> Callable[..., Any] | None:
+    """The function that does this training where the loop of this package does not; None otherwise."""
+    if settings.strategy == "delta":
+        from aldriver.train.delta import train_delta
+
+        return train_delta
+    if getattr(start, "remote", False):
+        from aldriver.train.remote import train_remotely
+
+        return train_remotely
+    return None
+
+
+def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms]) -> TrainAdapter:
+    """A trainable copy in the precision of the settings, with proxy elements and the strategy's weights trainable.
+
+    Raises
+    ------
+    InputError
+        When the family or strategy cannot be trained, an element is unknown, or the weights lie on several devices.
+    """
+    adapter = make_adapter(in_precision(start, settings.dtype))
+    refuse_mixed_devices(adapter)
+    if settings.proxies:
+        adapter.proxy(settings.proxies)
+    adapter.check_elements(frames)
+    adapter.set_trainable(settings)
+    return adapter
+
+
+def in_precision(potential: Potential, dtype: str = "", *, like: Potential | None = None) -> Potential:
+    """The same network in another precision, or in that of another potential (itself where nothing changes)."""
+    from aldriver.potentials.network import DTYPES, NetworkPotential
+
+    dtype = like.precision if isinstance(like, NetworkPotential) else dtype
+    if not isinstance(potential, NetworkPotential) or potential.precision == dtype:
+        return potential
+    new = potential.with_module(copy.deepcopy(potential.module))
+    new.dtype = DTYPES[dtype]
+    new.module.to(new.dtype)
+    return new
+
+
+def refuse_mixed_devices(adapter: TrainAdapter) -> None:
+    """All weights must lie where the potential computes.
+
+    Raises
+    ------
+    InputError
+        Naming what lies elsewhere.
+    """
+    device = adapter.device
+    for name, tensor in adapter.module.state_dict().items():
+        if tensor.device.type != device.type:
+            raise InputError(
+                f"the potential computes on {device}, but its weights '{name}' lie on {tensor.device}: "
+                "load it on one device (device cpu or cuda) before training"
+            )
+
+
+def energies_per_atom(adapter: TrainAdapter, frames: Sequence[Atoms]) -> list[float]:
+    """Energies (eV/atom) of frames with the weights as they are now."""
+    return [float(adapter.predict([adapter.graph(atoms)], training=False).energy) for atoms in frames]
+
+
+def general_frames(
+    foundation: Potential, train_frames: Sequence[Atoms], settings: Train, out: Path, *, seed: int
+) -> list[Atoms]:
+    """Labelled frames of general knowledge for replay and consolidation; none where neither is on."""
+    replay = settings.replay
+    wanted = replay.source != "none" and replay.weight > 0
+    if not wanted and settings.ewc == 0:
+        return []
+    from aldriver.train.replay import replay_frames
+
+    if replay.source == "none":
+        replay = replay.model_copy(update={"source": "self"})
+    elements = {symbol for atoms in train_frames for symbol in atoms.get_chemical_symbols()}
+    out.mkdir(parents=True, exist_ok=True)
+    return replay_frames(foundation, elements, replay, seed=seed, cache=out / "replay.extxyz")
+
+
+def consolidation(
+    adapter: TrainAdapter, general: Sequence[Atoms], settings: Train, *, seed: int
+) -> Consolidation | None:
+    """The penalty of elastic weight consolidation, where it is on.
+
+    Raises
+    ------
+    InputError
+        With strategy ``scratch``, which has nothing to keep.
+    """
+    if settings.ewc == 0:
+        return None
+    if settings.strategy == "scratch":
+        raise InputError("train.ewc keeps weights near those of the start; strategy 'scratch' has no such weights")
+    from aldriver.train.ewc import consolidate
+
+    return consolidate(adapter, [adapter.graph(atoms) for atoms in general], settings, seed=seed)
+
+
+def training_key(
+    start: Potential,
+    foundation: Potential,
+    train_frames: Sequence[Atoms],
+    valid_frames: Sequence[Atoms],
+    general: Sequence[Atoms],
+    settings: Train,
+    seed: int,
+) -> str:
+    """Identity of a training: start, foundation, frames with labels and weights, settings, seed."""
+    h = hashlib.sha256(f"{start.fingerprint} {foundation.fingerprint}".encode())
+    h.update(dumps(settings.model_dump(mode="json", exclude=NO_MATTER)).encode())
+    h.update(f"{seed} {len(train_frames)} {len(valid_frames)}".encode())
+    for atoms in [*train_frames, *valid_frames, *general]:
+        labels = [label_of(atoms, key) for key in ("energy", "forces", "stress", "magmoms")]
+        extra = [atoms.info.get("weight", 1.0), atoms.info.get("head")]
+        h.update(dumps([frame_hash(atoms), extra, labels], indent=None).encode())
+    return h.hexdigest()[:24]
