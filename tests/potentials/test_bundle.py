@@ -7,31 +7,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from bundle_helpers import resum, rewrite_config
 
 from aldriver import load
 from aldriver.core.errors import InputError
 from aldriver.core.store import publish, verify
-from aldriver.potentials.bundle import _digest, describe_bundle, load_bundle, save_bundle
+from aldriver.potentials.bundle import describe_bundle, load_bundle, save_bundle
 
 
 @pytest.fixture
 def saved(chgnet020, tmp_path):
     return save_bundle(chgnet020, tmp_path / "potential", parent="0" * 16, extra={"generation": 2})
-
-
-def rewrite_config(folder, change):
-    """Edit the config and keep its own sum right."""
-    config = json.loads((folder / "config.json").read_text())
-    change(config)
-    config["sha256"] = _digest(config)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def resum(folder, part):
-    """Make the sum of an edited file right, so that the next check is what speaks."""
-    from aldriver.core.store import sha256_file
-
-    rewrite_config(folder, lambda c: c[part].update(sha256=sha256_file(folder / c[part]["file"])))
 
 
 def test_round_trip_keeps_everything(saved, chgnet020, fe_frames):
@@ -180,16 +166,10 @@ def test_probe_that_is_not_reproduced(saved, key):
         load(saved)
 
 
-def test_a_path_in_the_config_does_not_leave_the_directory(saved):
-    rewrite_config(saved, lambda c: c["weights"].update(file="../../etc/passwd"))
-    with pytest.raises(InputError, match="missing"):
-        load(saved)
-
-
 def test_a_directory_that_is_no_potential(tmp_path):
     with pytest.raises(InputError, match="not a potential saved by aldriver"):
         load(tmp_path)
-    with pytest.raises(InputError, match="no such potential"):
+    with pytest.raises(InputError, match="no such potential. There is\n  chgnet:0.2.0"):
         load(tmp_path / "nothing")
 
 
