@@ -25,6 +25,7 @@ from aldriver.potentials.network import NetworkPotential, frozen, to_numpy
 
 if TYPE_CHECKING:
     import numpy as np
+    from ase import Atoms
     from chgnet.graph import CrystalGraph
 
 # chgnet makes a tensor of volumes that carry gradients; torch >= 2.12 frowns on it, once, in every program
@@ -154,6 +155,19 @@ class CHGNetPotential(NetworkPotential):
                 )
             )
         return predictions
+
+    def last_layer_features(self, frames: Sequence[Atoms]) -> list[NDArray[np.float64]]:
+        """Hidden layer of the energy readout, (N, 64): an atom's energy is φ · w + b, plus the composition model's."""
+        readout: Any = self.module.mlp
+        hidden = list(getattr(readout, "layers", readout))[:-1]
+        rows = []
+        for features in self.features(frames):
+            x = torch.tensor(features, dtype=self.dtype, device=self.device)
+            with frozen(self.module), torch.no_grad():
+                for layer in hidden:
+                    x = layer(x)
+            rows.append(to_numpy(x))
+        return rows
 
     def _reference(self, graph: CrystalGraph) -> float:
         """Energy of the composition model (a fixed number per element), eV."""
