@@ -109,6 +109,16 @@ class TrainAdapter(ABC):
         """
         raise InputError(f"train.proxies: not available for {self.family} potentials")
 
+    def separate_heads(self) -> None:
+        """Give the foundation a head of its own beside the refined one, both starting as the same (multihead replay).
+
+        Raises
+        ------
+        InputError
+            Where the family has no heads.
+        """
+        raise InputError(f"train.replay.heads 'separate': {self.family} networks have but one head (MACE has several)")
+
     # ---- what follows ----------------------------------------------------------------------------------------------
 
     def graph(self, atoms: Atoms) -> Any:

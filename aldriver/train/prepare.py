@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aldriver.core.errors import InputError
 from aldriver.core.frames import frame_hash, label_of
@@ -63,6 +63,8 @@ def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms]) -> T
     refuse_mixed_devices(adapter)
     if settings.proxies:
         adapter.proxy(settings.proxies)
+    if settings.replay.heads == "separate" and settings.replay.source != "none":
+        adapter.separate_heads()
     adapter.check_elements(frames)
     adapter.set_trainable(settings)
     return adapter
@@ -75,6 +77,8 @@ def in_precision(potential: Potential, dtype: str = "", *, like: Potential | Non
     dtype = like.precision if isinstance(like, NetworkPotential) else dtype
     if not isinstance(potential, NetworkPotential) or potential.precision == dtype:
         return potential
+    if hasattr(potential, "astype"):  # keeps what must stay in double precision
+        return cast("Potential", potential.astype(dtype))
     new = potential.with_module(copy.deepcopy(potential.module))
     new.dtype = DTYPES[dtype]
     new.module.to(new.dtype)

@@ -1,0 +1,70 @@
+"""Small MACE networks for tests: made in a second, without data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.data import atomic_numbers
+
+from aldriver.potentials.mace import MACEPotential
+from aldriver.potentials.mace_arch import E0, SCALE, SHIFT, build_module
+from aldriver.potentials.mace_vendor import save_vendor
+
+
+def small_mace(
+    elements: Sequence[str] = ("Fe",),
+    *,
+    seed: int = 0,
+    atomic_energies: Mapping[str, float] | None = None,
+    heads: Sequence[str] = ("Default",),
+    head: str | None = None,
+    dtype: str = "float32",
+    **changes: Any,
+) -> MACEPotential:
+    """A MACE network with random weights: smooth, of a physical scale, and of no chemical meaning.
+
+    Parameters
+    ----------
+    atomic_energies
+        E0 by element, eV; −3 eV where not given.
+    changes
+        Of the architecture (``mace_arch.KINDS``).
+    """
+    energies = dict.fromkeys(elements, -3.0) | dict(atomic_energies or {})
+    numbers = sorted(atomic_numbers[symbol] for symbol in energies)
+    by_number = {atomic_numbers[symbol]: energy for symbol, energy in energies.items()}
+    arch: dict[str, Any] = {
+        "r_max": 4.5,
+        "num_bessel": 6,
+        "num_polynomial_cutoff": 5,
+        "max_ell": 2,
+        "interaction_cls": "RealAgnosticResidualInteractionBlock",
+        "interaction_cls_first": "RealAgnosticResidualInteractionBlock",
+        "num_interactions": 2,
+        "hidden_irreps": "16x0e+16x1o",
+        "MLP_irreps": "8x0e",
+        "gate": "silu",
+        "avg_num_neighbors": 2.0,
+        "atomic_numbers": numbers,
+        "correlation": 2,
+        "radial_type": "bessel",
+        "radial_MLP": [16, 16],
+        "heads": list(heads),
+    } | changes
+    references = {
+        E0: torch.tensor([[by_number[z] for z in numbers]] * len(heads), dtype=torch.float64),
+        SCALE: torch.full((len(heads),), 3.0, dtype=torch.float64),
+        SHIFT: torch.zeros(len(heads), dtype=torch.float64),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = build_module(arch, references, only_references=True)
+    return MACEPotential(module, head=head, name="mace:small", dtype=dtype)
+
+
+def write_pickled(path: Path, potential: MACEPotential | None = None) -> Path:
+    """A ``.model`` file as users have them."""
+    return save_vendor(potential or small_mace(), path)
