@@ -113,11 +113,7 @@ def train(
         When a loss term moves no weight, or a single frame does not fit into ``memory_limit_GB``.
     """
     from aldriver.train import prepare
-
-    try:
-        from aldriver.train.guard import Probe, judge_forgetting
-    except ImportError:
-        from aldriver.train.noguard import Probe, judge_forgetting
+    from aldriver.train.guard import Probe, judge_forgetting
     from aldriver.train.loop import TrainingLoop
     from aldriver.train.loss import make_example
     from aldriver.train.metrics import measure
@@ -138,6 +134,7 @@ def train(
             on_epoch=on_epoch,
             name=name,
         )
+    train_frames, valid_frames = (prepare.on_scale_of(start, side) for side in (train_frames, valid_frames))
     adapter = prepare.adapter_for(start, settings, [*train_frames, *valid_frames])
     shift = fit_e0_shift(
         train_frames, start, mode=settings.e0_shift, predicted=_energies(adapter, train_frames, settings)
@@ -152,7 +149,8 @@ def train(
     trainable = adapter.set_trainable(settings)
     general = prepare.general_frames(foundation, train_frames, settings, Path(out), seed=seed)
     replay = [make_example(adapter, atoms, None) for atoms in general] if settings.replay.weight > 0 else []
-    probe = Probe(foundation, seed=0)
+    probe = Probe(foundation, exclude=prepare.elements_of(train_frames))
+    energies = prepare.energy_reader(adapter)
     loop = TrainingLoop(
         adapter,
         examples,
@@ -163,7 +161,7 @@ def train(
         key=prepare.training_key(start, foundation, train_frames, valid_frames, general, settings, seed),
         replay=replay if settings.replay.source != "none" else [],
         consolidation=prepare.consolidation(adapter, general, settings, seed=seed),
-        drift=lambda: probe.drift(lambda frames: prepare.energies_per_atom(adapter, frames)),
+        drift=lambda: probe.drift(energies, adapter.elements),
         on_epoch=on_epoch,
     )
     state = loop.run()

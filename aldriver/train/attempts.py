@@ -29,8 +29,8 @@ def train_attempts(
 ) -> tuple[TrainResult, list[dict[str, Any]]]:
     """Train with ``settings.strategy``; while the result is refused, with each of ``settings.fallbacks`` in turn.
 
-    The k-th attempt keeps its files in ``out/attempt-k``. Called again after an interruption, finished attempts are read
-    back, not repeated. Parameters and errors are those of :func:`aldriver.train.train`.
+    The k-th attempt keeps its files in ``out/attempt-k``. Called again after an interruption, finished attempts are
+    read back, not repeated. Parameters and errors are those of :func:`aldriver.train.train`.
 
     Returns
     -------

@@ -73,6 +73,11 @@ class TrainAdapter(ABC):
         """Where the network computes."""
         return self._potential.device
 
+    @property
+    def elements(self) -> frozenset[str]:
+        """Symbols the network knows."""
+        return self._potential.elements
+
     def check_elements(self, frames: Sequence[Atoms]) -> None:
         """Refuse frames with elements the network does not know, naming them."""
         self._potential.check_elements(frames)

@@ -1,8 +1,8 @@
 """Committees: several potentials refined from one start. What their spread means is ``detect/``'s business.
 
 Members differ by seed (order of the frames, replay) or by the groups they leave out. A single bad member poisons a
-committee: members with a validation loss beyond :data:`WORST` times the best are refused, and so are members that are no
-better than what came in.
+committee: members with a validation loss beyond :data:`WORST` times the best are refused, and so are members that are
+no better than what came in.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def train_committee(
     Parameters
     ----------
     by
-        ``seeds``: all members see all frames. ``subsets``: each sees about :data:`SHARE` of them, whole groups left out.
+        ``seeds``: all members see all frames. ``subsets``: each sees about :data:`SHARE` of them, by group.
     allow_fewer
         Accept a committee of fewer members than asked for (at least two).
     on_epoch
@@ -103,8 +103,8 @@ def train_committee(
     if len(committee.members) < (2 if allow_fewer else size):
         reasons = "; ".join(f"{name}: {why}" for name, why in committee.refused.items())
         raise AldriverError(
-            f"{len(committee.members)} of {size} members are fit for a committee ({reasons}). Train longer, with a lower "
-            "learning rate or with more frames" + ("" if allow_fewer else ", or allow fewer members")
+            f"{len(committee.members)} of {size} members are fit for a committee ({reasons}). Train longer, with a "
+            "lower learning rate or with more frames" + ("" if allow_fewer else ", or allow fewer members")
         )
     return committee
 

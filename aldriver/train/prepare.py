@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ase.calculators.singlepoint import SinglePointCalculator
+
 from aldriver.core.errors import InputError
 from aldriver.core.frames import frame_hash, label_of
 from aldriver.core.records import dumps
 from aldriver.train.base import TrainAdapter, make_adapter
+from aldriver.train.energies import reference_energy, refuse_mixed_levels
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 NO_MATTER = {"memory_limit_GB", "valid_fraction", "start", "fallbacks", "guard"}
 """Settings that do not change the weights a training ends with."""
+PROBE_BATCH = 16
+"""Cells of the probe in a batch."""
 
 
 def check_sides(train_frames: Sequence[Atoms], valid_frames: Sequence[Atoms]) -> None:
@@ -32,10 +37,24 @@ def check_sides(train_frames: Sequence[Atoms], valid_frames: Sequence[Atoms]) ->
         for key in ("energy", "forces"):
             if any(label_of(atoms, key) is None for atoms in frames):
                 raise InputError(f"a {side} frame has no {key}: leave failed labels out of the dataset")
-    from aldriver.train import energies
+    refuse_mixed_levels([*train_frames, *valid_frames])
 
-    if hasattr(energies, "refuse_mixed_levels"):
-        energies.refuse_mixed_levels([*train_frames, *valid_frames])
+
+def elements_of(frames: Sequence[Atoms]) -> set[str]:
+    """Symbols in any of the frames."""
+    return {symbol for atoms in frames for symbol in atoms.get_chemical_symbols()}
+
+
+def on_scale_of(potential: Potential, frames: Sequence[Atoms]) -> list[Atoms]:
+    """The frames with the energies this potential is to be compared with (``energies.reference_energy``)."""
+    scaled = []
+    for atoms in frames:
+        energy = reference_energy(atoms, potential)
+        if energy != label_of(atoms, "energy"):
+            labels, atoms = atoms.calc.results, atoms.copy()
+            atoms.calc = SinglePointCalculator(atoms, **labels | {"energy": energy})
+        scaled.append(atoms)
+    return scaled
 
 
 def trainer_elsewhere(start: Potential, settings: Train) -> Callable[..., Any] | None:
@@ -66,6 +85,8 @@ def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms]) -> T
     if settings.replay.heads == "separate" and settings.replay.source != "none":
         adapter.separate_heads()
     adapter.check_elements(frames)
+    if settings.replay.heads == "separate" and settings.replay.source != "none":
+        adapter.separate_heads()
     adapter.set_trainable(settings)
     return adapter
 
@@ -102,9 +123,21 @@ def refuse_mixed_devices(adapter: TrainAdapter) -> None:
             )
 
 
-def energies_per_atom(adapter: TrainAdapter, frames: Sequence[Atoms]) -> list[float]:
-    """Energies (eV/atom) of frames with the weights as they are now."""
-    return [float(adapter.predict([adapter.graph(atoms)], training=False).energy) for atoms in frames]
+def energy_reader(adapter: TrainAdapter) -> Callable[[list[Atoms]], list[float]]:
+    """A function that reads energies (eV/atom) of frames with the weights of the moment; it keeps their graphs."""
+    graphs: dict[int, tuple[Atoms, Any]] = {}
+
+    def read(frames: list[Atoms]) -> list[float]:
+        for atoms in frames:
+            if id(atoms) not in graphs:
+                graphs[id(atoms)] = (atoms, adapter.graph(atoms))
+        energies: list[float] = []
+        for k in range(0, len(frames), PROBE_BATCH):
+            batch = [graphs[id(atoms)][1] for atoms in frames[k : k + PROBE_BATCH]]
+            energies += adapter.predict(batch, training=False).energy.tolist()
+        return energies
+
+    return read
 
 
 def general_frames(
@@ -119,9 +152,8 @@ def general_frames(
 
     if replay.source == "none":
         replay = replay.model_copy(update={"source": "self"})
-    elements = {symbol for atoms in train_frames for symbol in atoms.get_chemical_symbols()}
     out.mkdir(parents=True, exist_ok=True)
-    return replay_frames(foundation, elements, replay, seed=seed, cache=out / "replay.extxyz")
+    return replay_frames(foundation, elements_of(train_frames), replay, seed=seed, cache=out / "replay.extxyz")
 
 
 def consolidation(
