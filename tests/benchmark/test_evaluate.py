@@ -9,7 +9,16 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.units import GPa
 
-from aldriver.benchmark.evaluate import evaluate, reference_energy
+import aldriver
+from aldriver.benchmark.evaluate import (
+    composition,
+    errors,
+    errors_by_element,
+    errors_by_group,
+    evaluate,
+    predict,
+    reference_energy,
+)
 from aldriver.core.errors import InputError
 from aldriver.core.frames import with_labels
 
@@ -112,3 +121,61 @@ def test_the_larger_force_error_of_the_untouched_network(chgnet020, fe, frames):
     offsets = [(p.energy - f.get_potential_energy()) / len(f) for p, f in zip(found, frames, strict=True)]
     shifted = evaluate(chgnet020, frames, e0_shift={"Fe": float(np.mean(offsets))})
     assert shifted["energy_rmse_meV_atom"] < 100
+
+
+@pytest.fixture
+def alloy():
+    """An Al-Cu potential and frames of three compositions, labelled by itself."""
+    potential = aldriver.load("eam:AlCu.eam.alloy")
+    found = []
+    for i, symbols in enumerate(["Al4", "AlCu3", "Al2Cu2", "Cu2Al2"]):
+        atoms = bulk("Cu", "fcc", a=3.8, cubic=True)
+        atoms.set_chemical_symbols(Atoms(symbols).get_chemical_symbols())
+        atoms.rattle(0.05, seed=i)
+        p = potential.evaluate([atoms])[0]
+        found.append(with_labels(atoms, energy=p.energy, forces=p.forces, stress=p.stress))
+    return potential, found
+
+
+def test_force_errors_belong_to_the_element_they_are_on(alloy, changed):
+    """A known error on copper atoms alone; the force errors of the elements add up to the overall one."""
+    potential, frames = alloy
+
+    def off(atoms, p):
+        forces = p.forces + 0.001
+        forces[atoms.numbers == 29] += 0.099
+        return dataclasses.replace(p, forces=forces)
+
+    found = predict(changed(potential, off), frames)
+    by = errors_by_element(frames, found)
+    assert list(by) == ["Al", "Cu"] and (by["Al"]["n_atoms"], by["Cu"]["n_atoms"]) == (9, 7)
+    assert by["Al"]["forces_rmse_meV_A"] == pytest.approx(1.0, rel=1e-6)
+    assert by["Cu"]["forces_mae_meV_A"] == pytest.approx(100.0, rel=1e-6)
+    total = np.sqrt(sum(m["n_atoms"] * m["forces_rmse_meV_A"] ** 2 for m in by.values()) / 16)
+    assert errors(frames, found)["forces_rmse_meV_A"] == pytest.approx(total)
+
+
+def test_errors_by_group_and_composition(alloy, changed):
+    potential, frames = alloy
+    worse = changed(potential, lambda a, p: dataclasses.replace(p, energy=p.energy + 0.04 * (29 in a.numbers)))
+    found = predict(worse, frames)
+    by = errors_by_group(frames, found, [composition(a) for a in frames])
+    assert {name: m["n_frames"] for name, m in by.items()} == {"Al": 1, "AlCu3": 1, "AlCu": 2}
+    assert by["Al"]["energy_mae_meV_atom"] == pytest.approx(0.0, abs=1e-6)
+    assert by["AlCu"]["energy_mae_meV_atom"] == pytest.approx(10.0)
+    shift = {"Al": -0.005, "Cu": 0.015}  # undoes it for AlCu: 0.04 eV over two Al and two Cu is 0.01 eV/atom
+    by = errors_by_group(frames, found, ["a", "a", "b", "b"], e0_shift={k: 2 * v for k, v in shift.items()})
+    assert by["b"]["energy_rmse_meV_atom"] == pytest.approx(0.0, abs=1e-6)
+    assert by["a"]["n_frames"] == 2
+
+
+def test_an_element_with_a_force_that_is_not_finite_has_no_mean(alloy, changed):
+    potential, frames = alloy
+
+    def off(atoms, p):
+        forces = p.forces.copy()
+        forces[atoms.numbers == 13] = np.nan
+        return dataclasses.replace(p, forces=forces)
+
+    by = errors_by_element(frames, predict(changed(potential, off), frames))
+    assert by["Al"]["forces_rmse_meV_A"] is None and by["Cu"]["forces_rmse_meV_A"] == pytest.approx(0.0, abs=1e-6)
