@@ -1,17 +1,29 @@
-# setup: venv from the pinned constraints · quickstart: the whole loop · test · bench · lint
+# setup: venv from the pinned constraints · setup-sevennet: one for SevenNet beside it · quickstart: the whole loop · test · bench · lint
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
+PIP    := -m pip install --quiet --disable-pip-version-check
+SEVENNET := .venv-sevennet
 
-.PHONY: setup quickstart test bench lint format clean
+.PHONY: setup setup-sevennet quickstart test bench lint format clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,vasp]'
+	$(BIN)/python $(PIP) -c constraints.txt torch
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[mace,dev,vasp]'
 	touch $(STAMP)
+
+# its packages and MACE's exclude each other; aldriver finds this Python by the user's configuration
+setup-sevennet: $(SEVENNET)/.stamp
+
+$(SEVENNET)/.stamp: pyproject.toml constraints-sevennet.txt
+	$(PYTHON) -m venv $(SEVENNET)
+	$(SEVENNET)/bin/python $(PIP) -c constraints-sevennet.txt torch
+	$(SEVENNET)/bin/python $(PIP) -c constraints-sevennet.txt -e '.[sevennet,test]'
+	$(SEVENNET)/bin/python -m aldriver.core.config set --keep backends.sevennet.python $(abspath $(SEVENNET)/bin/python)
+	touch $@
 
 quickstart: setup
 	$(BIN)/aldriver run recipes/quickstart.yaml --dir campaigns/quickstart
