@@ -16,14 +16,18 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.store import atomic_write
 
-BACKENDS = ("sevennet", "mace", "chgnet")
+BACKENDS = {
+    "sevennet": "run `make setup-sevennet` in a checkout of aldriver",
+    "mace": "install it beside aldriver with `pip install 'aldriver[mace]'`",
+}
+"""Families that may need a Python of their own, and how to get it."""
 KEYS = ("python",)
 
 
@@ -52,7 +56,7 @@ def backend_python(backend: str) -> Path | None:
     if not (python.is_absolute() and python.is_file() and os.access(python, os.X_OK)):
         raise InputError(
             f"{config_path()}: backends.{backend}.python = {named!r} is not the absolute path of a Python; "
-            f"correct it, or run `make setup-{backend}` in a checkout of aldriver"
+            f"correct it, or {BACKENDS[backend]}"
         )
     return python
 
@@ -68,9 +72,9 @@ def required_python(backend: str) -> Path:
     python = backend_python(backend)
     if python is None:
         raise InputError(
-            f"potentials of the family '{backend}' need a Python environment of their own, and none is configured: run "
-            f"`make setup-{backend}` in a checkout of aldriver, or name one that has aldriver and the family's package "
-            f"with `python -m aldriver.core.config set backends.{backend}.python /path/to/bin/python`"
+            f"potentials of the family '{backend}' cannot run in this Python, and no other is configured: "
+            f"{BACKENDS[backend]}, or name a Python that has aldriver and the family's package with "
+            f"`python -m aldriver.core.config set backends.{backend}.python /path/to/bin/python`"
         )
     return python
 
@@ -175,7 +179,7 @@ def _table(value: Any, name: str, text: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _check(table: dict[str, Any], allowed: Sequence[str], prefix: str, text: str, path: Path) -> None:
+def _check(table: dict[str, Any], allowed: Collection[str], prefix: str, text: str, path: Path) -> None:
     for key in table:
         if key not in allowed:
             names = ", ".join(prefix + name for name in allowed)

@@ -1,8 +1,11 @@
-"""Which families of neural-network potentials there are, and where their class lives (imported only when asked for)."""
+"""Which families of neural-network potentials there are, where their class lives, and which can be imported here."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,9 +16,32 @@ NETWORKS = {
     "mace": "aldriver.potentials.mace:MACEPotential",
     "sevennet": "aldriver.potentials.sevennet:SevenNetPotential",
 }
+PACKAGES = {"chgnet": "chgnet", "mace": "mace", "sevennet": "sevenn"}
+"""What a family's class imports."""
+SEVENNET_VERSIONS = ("7net-0",)
+"""Known here, so that a wrong name is refused before another Python is started."""
+OWN_ENVIRONMENT = frozenset({"sevennet"})
+"""Families whose packages exclude others': they have a Python of their own, and a FireWorks category of their name."""
 
 
 def network_class(family: str) -> type[NetworkPotential]:
-    """The class of a family named in :data:`NETWORKS`."""
+    """The class of a family named in :data:`NETWORKS` (imported only when asked for)."""
     module, _, name = NETWORKS[family].partition(":")
     return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def is_here(family: str) -> bool:
+    """Whether potentials of this family can run in this Python."""
+    return family not in PACKAGES or importlib.util.find_spec(PACKAGES[family]) is not None
+
+
+def family_of(ref: str | Path) -> str:
+    """Family of a potential as named in a recipe, without loading it; empty when that cannot be told."""
+    config = Path(ref) / "config.json"
+    if config.is_file():
+        try:
+            return str(json.loads(config.read_text())["family"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+    family, colon, _ = str(ref).partition(":")
+    return family if colon else ""

@@ -21,11 +21,10 @@ from torch import Tensor
 from aldriver.core.errors import InputError
 from aldriver.core.units import matrix_to_voigt
 from aldriver.potentials.base import Prediction
+from aldriver.potentials.families import SEVENNET_VERSIONS
 from aldriver.potentials.neighbours import Pairs
 from aldriver.potentials.network import NetworkPotential, frozen, to_numpy
 from aldriver.potentials.sevennet_network import SevenNetwork, SiteOutputs, arch_of, build_network, site_outputs
-
-VERSIONS = ("7net-0",)
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,8 @@ class SevenNetPotential(NetworkPotential):
         InputError
             When there is no such version or device, or the weights are missing from the package.
         """
-        if version not in VERSIONS:
-            raise InputError(f"sevennet:{version}: no such version; there is {', '.join(VERSIONS)}")
+        if version not in SEVENNET_VERSIONS:
+            raise InputError(f"sevennet:{version}: no such version; there is {', '.join(SEVENNET_VERSIONS)}")
         from sevenn._const import SEVENNET_0_11Jul2024
         from sevenn.checkpoint import SevenNetCheckpoint
 

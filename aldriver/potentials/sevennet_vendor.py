@@ -81,9 +81,7 @@ def read_vendor(path: str | Path, *, name: str | None = None, trusted: bool = Fa
     return SevenNetPotential.from_state(arch, state, name=name or f"sevennet:{path.stem}")
 
 
-def _todays(
-    config: dict[str, Any], state: dict[str, Tensor], path: Path
-) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+def _todays(config: dict[str, Any], state: dict[str, Tensor], path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Architecture and weights as today's sevenn has them: those of older versions are named and ordered otherwise."""
     try:
         config = _config_cp_routine(config)
