@@ -53,14 +53,28 @@ def load(ref: str | Path, *, device: str = "cpu", dtype: str | None = None, head
 
         return CHGNetPotential.foundation(rest, device=device, dtype=dtype or "float32")
     if family == "sevennet" and rest:
-        from aldriver.potentials.sevennet import SevenNetPotential
-
-        return SevenNetPotential.foundation(rest, device=device, dtype=dtype or "float32")
+        return _sevennet(rest, device, dtype)
     if family == "eam" and rest:
         from aldriver.potentials.classical import EAMPotential
 
         return EAMPotential(rest)
     raise InputError(f"'{text}': no such potential. There is\n{WHAT_THERE_IS}")
+
+
+def _sevennet(version: str, device: str, dtype: str | None) -> Potential:
+    """In this Python where sevenn is, else in the one that has it."""
+    from aldriver.potentials.families import SEVENNET_VERSIONS, is_here
+
+    if version not in SEVENNET_VERSIONS:
+        raise InputError(f"sevennet:{version}: no such version; there is {', '.join(SEVENNET_VERSIONS)}")
+    if is_here("sevennet"):
+        from aldriver.potentials.sevennet import SevenNetPotential
+
+        return SevenNetPotential.foundation(version, device=device, dtype=dtype or "float32")
+    from aldriver.potentials.remote import RemotePotential
+
+    ref = f"sevennet:{version}"
+    return RemotePotential(ref, family="sevennet", options={"device": device, "dtype": dtype}, known={"name": ref})
 
 
 def _from_disk(path: Path, device: str, dtype: str | None, head: str | None) -> Potential:

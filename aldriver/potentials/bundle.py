@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from ase import Atoms
@@ -23,10 +23,13 @@ from ase.build import bulk
 from ase.data import chemical_symbols
 
 from aldriver.core.errors import AldriverError, InputError
-from aldriver.core.records import dumps, jsonable
+from aldriver.core.records import dumps, jsonable, read_json
 from aldriver.core.store import atomic_write, sha256_file
 from aldriver.potentials.base import Potential
-from aldriver.potentials.families import NETWORKS, network_class
+from aldriver.potentials.families import NETWORKS, is_here, network_class
+
+if TYPE_CHECKING:
+    from aldriver.potentials.remote import RemotePotential
 
 FORMAT = 2
 CONFIG, WEIGHTS, PROBE = "config.json", "weights.safetensors", "probe.json"
@@ -56,6 +59,8 @@ def save_bundle(
         When the disk is full or not writable.
     """
     folder = Path(folder)
+    if getattr(potential, "remote", False):
+        return cast("RemotePotential", potential).save(folder, parent=parent, extra=extra)
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = potential.fingerprint
     if (folder / CONFIG).exists() and _read_config(folder).get("fingerprint") != fingerprint:
@@ -105,6 +110,12 @@ def load_bundle(
     config = migrated(config, where=folder / CONFIG)
     for part in ("weights", "probe"):
         _check_file(folder, part, config[part])
+    if not is_here(config["family"]):
+        from aldriver.potentials import remote
+
+        known = {key: config[key] for key in ("name", "elements", "fingerprint")}
+        options = {"device": device, "dtype": dtype, "head": head}
+        return remote.RemotePotential(folder, family=config["family"], options=options, known=known)
     potential = _read_potential(folder, config, device, dtype)
     if potential.fingerprint != config["fingerprint"]:
         raise InputError(
@@ -133,6 +144,21 @@ def with_head(potential: Potential, head: str) -> Potential:
 def describe_bundle(folder: str | Path) -> dict[str, Any]:
     """The config of a bundle, without loading or checking the weights."""
     return _read_config(Path(folder))
+
+
+def recorded_shift(ref: str | Path) -> dict[str, float] | None:
+    """Energy per atom of each element (eV) that was added to the reference energies a potential was trained on.
+
+    None where `ref` is not a saved potential, or its energies are the reference's own.
+    """
+    folder = Path(ref)
+    if not (folder / CONFIG).is_file():
+        return None
+    shift = _read_config(folder).get("extra", {}).get("e0_shift")
+    card = inside(folder, "card.json", "the card")  # beside the potentials of campaigns
+    if shift is None and card.is_file():
+        shift = read_json(card).get("e0_shift")
+    return shift or None
 
 
 def migrated(config: dict[str, Any], *, where: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from aldriver.core.errors import InputError
 
 if TYPE_CHECKING:
     from aldriver.potentials.base import Potential
+    from aldriver.potentials.remote import RemotePotential
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,4 +108,6 @@ def save_vendor(potential: Potential, path: str | Path) -> Path:
         raise InputError(f"{path}: exists already and is not overwritten; name a new file")
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist")
+    if getattr(potential, "remote", False):
+        return cast("RemotePotential", potential).save_vendor(path)
     return cast("Path", importlib.import_module(vendor.module).save_vendor(potential, path))
