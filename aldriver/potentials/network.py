@@ -136,6 +136,13 @@ class NetworkPotential(Potential):
         new.module.requires_grad_(True)
         return new
 
+    def astype(self, dtype: str) -> Self:
+        """The same network in ``float32`` or ``float64``."""
+        state = self.module.state_dict()
+        new = type(self).from_state(self.arch, state, name=self.name, device=str(self.device), dtype=dtype)
+        new.skin = self.skin
+        return new
+
     def graph(self, atoms: Atoms) -> Any:
         """Graph of a frame; the most recent ones are kept (by structure).
 

@@ -134,6 +134,7 @@ def train(
             on_epoch=on_epoch,
             name=name,
         )
+    prepare.refuse_mixed_devices(start, foundation)
     train_frames, valid_frames = (prepare.on_scale_of(start, side) for side in (train_frames, valid_frames))
     adapter = prepare.adapter_for(start, settings, [*train_frames, *valid_frames])
     shift = fit_e0_shift(

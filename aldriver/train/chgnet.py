@@ -19,6 +19,7 @@ from chgnet.model import CHGNet
 from aldriver.core.errors import InputError
 from aldriver.core.units import EV_A3_TO_GPA
 from aldriver.potentials.chgnet import N_ELEMENTS
+from aldriver.potentials.network import frozen
 from aldriver.train.base import BatchPrediction, TrainAdapter
 from aldriver.train.chgnet_batch import GraphTensors, graph_tensors, join, outputs
 
@@ -44,7 +45,8 @@ class CHGNetAdapter(TrainAdapter):
                 magmoms=torch.cat([p.magmoms for p in singles if p.magmoms is not None]),
             )
         module: Any = self.module
-        energy, forces, stress, magmoms = outputs(module, join(graphs), create_graph=training)
+        with contextlib.nullcontext() if training else frozen(module):
+            energy, forces, stress, magmoms = outputs(module, join(graphs), create_graph=training)
         counts = energy.new_tensor([len(g.numbers) for g in graphs])
         return BatchPrediction(energy=energy / counts, forces=forces, stress=stress * EV_A3_TO_GPA, magmoms=magmoms)
 

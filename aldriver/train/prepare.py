@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -76,14 +75,11 @@ def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms]) -> T
     Raises
     ------
     InputError
-        When the family or strategy cannot be trained, an element is unknown, or the weights lie on several devices.
+        When the family or strategy cannot be trained, or an element is unknown.
     """
     adapter = make_adapter(in_precision(start, settings.dtype))
-    refuse_mixed_devices(adapter)
     if settings.proxies:
         adapter.proxy(settings.proxies)
-    if settings.replay.heads == "separate" and settings.replay.source != "none":
-        adapter.separate_heads()
     adapter.check_elements(frames)
     if settings.replay.heads == "separate" and settings.replay.source != "none":
         adapter.separate_heads()
@@ -93,34 +89,38 @@ def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms]) -> T
 
 def in_precision(potential: Potential, dtype: str = "", *, like: Potential | None = None) -> Potential:
     """The same network in another precision, or in that of another potential (itself where nothing changes)."""
-    from aldriver.potentials.network import DTYPES, NetworkPotential
+    from aldriver.potentials.network import NetworkPotential
 
     dtype = like.precision if isinstance(like, NetworkPotential) else dtype
     if not isinstance(potential, NetworkPotential) or potential.precision == dtype:
         return potential
-    if hasattr(potential, "astype"):  # keeps what must stay in double precision
-        return cast("Potential", potential.astype(dtype))
-    new = potential.with_module(copy.deepcopy(potential.module))
-    new.dtype = DTYPES[dtype]
-    new.module.to(new.dtype)
-    return new
+    return potential.astype(dtype)
 
 
-def refuse_mixed_devices(adapter: TrainAdapter) -> None:
-    """All weights must lie where the potential computes.
+def refuse_mixed_devices(start: Potential, foundation: Potential) -> None:
+    """All weights must lie where their potential computes, and both potentials on one device.
 
     Raises
     ------
     InputError
         Naming what lies elsewhere.
     """
-    device = adapter.device
-    for name, tensor in adapter.module.state_dict().items():
-        if tensor.device.type != device.type:
-            raise InputError(
-                f"the potential computes on {device}, but its weights '{name}' lie on {tensor.device}: "
-                "load it on one device (device cpu or cuda) before training"
-            )
+    from aldriver.potentials.network import NetworkPotential
+
+    networks = [p for p in (start, foundation) if isinstance(p, NetworkPotential)]
+    for potential in networks:
+        for name, tensor in potential.module.state_dict().items():
+            if tensor.device.type != potential.device.type:
+                raise InputError(
+                    f"{potential.name} computes on {potential.device}, but its weights '{name}' lie on "
+                    f"{tensor.device}: load it again, on one device"
+                )
+    devices = {p.device.type for p in networks}
+    if len(devices) > 1:
+        raise InputError(
+            f"{start.name} computes on {networks[0].device}, the foundation {foundation.name} on "
+            f"{networks[1].device}: load both on one device"
+        )
 
 
 def energy_reader(adapter: TrainAdapter) -> Callable[[list[Atoms]], list[float]]:
