@@ -14,6 +14,7 @@ import aldriver
 from aldriver.cli import (
     benchmark,
     campaign,
+    convert,
     db,
     doctor,
     evaluate,
@@ -42,6 +43,7 @@ app.command("cancel")(campaign.cancel)
 app.command("status")(status.status)
 app.command("benchmark")(benchmark.benchmark)
 app.command("evaluate")(evaluate.evaluate)
+app.command("convert")(convert.convert)
 app.command("label")(label.label)
 app.command("export")(export.export)
 app.command("report")(report.report)

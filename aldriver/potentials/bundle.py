@@ -26,7 +26,7 @@ from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.records import dumps, jsonable, read_json
 from aldriver.core.store import atomic_write, sha256_file
 from aldriver.potentials.base import Potential
-from aldriver.potentials.families import NETWORKS, is_here, network_class
+from aldriver.potentials.families import COMPOSITES, NETWORKS, composite_class, is_here, network_class
 
 if TYPE_CHECKING:
     from aldriver.potentials.remote import RemotePotential
@@ -108,7 +108,7 @@ def load_bundle(
     if _digest(config) != config.get("sha256"):
         raise InputError(f"{folder / CONFIG}: was edited after it was saved (SHA-256 differs); save the potential anew")
     config = migrated(config, where=folder / CONFIG)
-    for part in ("weights", "probe"):
+    for part in ("weights", "probe") if "weights" in config else ("probe",):
         _check_file(folder, part, config[part])
     if not is_here(config["family"]):
         from aldriver.potentials import remote
@@ -207,10 +207,37 @@ def _write_weights(potential: Potential, folder: Path) -> dict[str, Any]:
         state = {k: v.detach().cpu().contiguous().clone() for k, v in potential.module.state_dict().items()}
         atomic_write(folder / WEIGHTS, save(state))
         return {"arch": potential.arch, "dtype": potential.precision, "weights": _file_entry(folder / WEIGHTS)}
+    if potential.family in COMPOSITES:
+        return _write_parts(potential, folder)
     raise InputError(f"{potential.name}: potentials of the family '{potential.family}' cannot be saved")
 
 
+def _write_parts(potential: Potential, folder: Path) -> dict[str, Any]:
+    """A potential made of others: each is a bundle of its own, in a sub-directory."""
+    composite = cast("Any", potential)
+    entries = {}
+    for name, part in composite.parts.items():
+        config = save_bundle(part, folder / name) / CONFIG
+        entries[name] = {"folder": name, "sha256": sha256_file(config)}
+    return {"arch": composite.arch, "parts": entries}
+
+
+def _read_parts(folder: Path, config: dict[str, Any], device: str, dtype: str | None) -> Potential:
+    parts = {}
+    for name, entry in config["parts"].items():
+        if not isinstance(entry, dict) or not {"folder", "sha256"} <= set(entry):
+            raise InputError(f"{folder / CONFIG}: 'parts.{name}' names no folder and SHA-256 sum; save it anew")
+        inner = inside(folder, entry["folder"], f"parts.{name}.folder")
+        _check_file(inner, f"parts.{name}", {"file": CONFIG, "sha256": entry["sha256"]})
+        parts[name] = load_bundle(inner, device=device, dtype=dtype)
+    if config["family"] not in COMPOSITES:
+        raise InputError(f"{folder / CONFIG}: family '{config['family']}' is not known to this version of aldriver")
+    return cast("Potential", composite_class(config["family"]).from_parts(parts, config["arch"], name=config["name"]))
+
+
 def _read_potential(folder: Path, config: dict[str, Any], device: str, dtype: str | None) -> Potential:
+    if "parts" in config:
+        return _read_parts(folder, config, device, dtype)
     path = folder / config["weights"]["file"]
     if config["family"] == "eam":
         from aldriver.potentials.classical import EAMPotential
@@ -242,8 +269,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}). Restore it, or save the potential anew.") from error
-    needed = ("format", "family", "name", "fingerprint", "weights", "probe")
-    missing = [k for k in needed if not isinstance(config, dict) or k not in config]
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: not the config of a potential saved by aldriver")
+    weights = "parts" if "parts" in config else "weights"
+    missing = [k for k in ("format", "family", "name", "fingerprint", weights, "probe") if k not in config]
     if missing:
         raise InputError(f"{path}: not the config of a potential saved by aldriver (no {', '.join(missing)})")
     return config

@@ -42,14 +42,15 @@ def read_checkpoint(path: Path, *, name: str, device: str = "cpu", dtype: str = 
     model: Any = saved.get("model", saved) if isinstance(saved, dict) else None
     if not isinstance(model, dict) or not {"model_args", "state_dict"} <= set(model):
         raise InputError(f"{path}: is not a CHGNet file: there is no 'model' with 'model_args' and 'state_dict' in it")
-    try:
-        return CHGNetPotential.from_state(
-            model["model_args"], model["state_dict"], name=name, device=device, dtype=dtype
-        )
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{path}: its weights do not fit its model_args ({_first_line(error)})") from error
+    arch, state = model["model_args"], model["state_dict"]
+    for args in (arch, arch | {"mlp_out_bias": True}):  # files of version 0.2.0 do not say that they have this bias
+        try:
+            return CHGNetPotential.from_state(args, state, name=name, device=device, dtype=dtype)
+        except InputError:
+            raise
+        except Exception as error:
+            problem = error
+    raise InputError(f"{path}: its weights do not fit its model_args ({_first_line(problem)})") from problem
 
 
 def _first_line(error: Exception) -> str:

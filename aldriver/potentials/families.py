@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aldriver.potentials.network import NetworkPotential
@@ -16,6 +16,8 @@ NETWORKS = {
     "mace": "aldriver.potentials.mace:MACEPotential",
     "sevennet": "aldriver.potentials.sevennet:SevenNetPotential",
 }
+COMPOSITES = {"delta": "aldriver.potentials.delta:DeltaPotential"}
+"""Potentials made of others: a class with ``parts`` (name: potential), ``arch`` (JSON) and ``from_parts``."""
 PACKAGES = {"chgnet": "chgnet", "mace": "mace", "sevennet": "sevenn"}
 """What a family's class imports."""
 SEVENNET_VERSIONS = ("7net-0",)
@@ -28,6 +30,12 @@ def network_class(family: str) -> type[NetworkPotential]:
     """The class of a family named in :data:`NETWORKS` (imported only when asked for)."""
     module, _, name = NETWORKS[family].partition(":")
     return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def composite_class(family: str) -> Any:
+    """The class of a family named in :data:`COMPOSITES` (imported only when asked for)."""
+    module, _, name = COMPOSITES[family].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def is_here(family: str) -> bool:

@@ -12,6 +12,8 @@ from bundle_helpers import FAMILIES, FORMAT_1, resum, rewrite_config, small
 
 from aldriver import load
 from aldriver.core.errors import InputError
+from aldriver.potentials import families
+from aldriver.potentials.base import Potential, Prediction
 from aldriver.potentials.bundle import FORMAT, MIGRATIONS, describe_bundle, migrated, probe_frames, save_bundle
 
 
@@ -183,3 +185,70 @@ def test_only_plain_files_are_written(saved):
     for path in folder.iterdir():
         start = path.read_bytes()[:4]
         assert not start.startswith(b"\x80") and not start.startswith(b"PK")
+
+
+# ---- potentials made of others -------------------------------------------------------------------------------------
+
+
+class Sum(Potential):
+    """The sum of two potentials, as saved in nested directories."""
+
+    family = "sum"
+    arch = {"weights": [1.0, 1.0]}
+
+    def __init__(self, parts, name):
+        self.parts, self.name = parts, name
+        self.elements = frozenset.intersection(*(p.elements for p in parts.values()))
+        self.fingerprint = "".join(p.fingerprint[:8] for p in parts.values())
+
+    @classmethod
+    def from_parts(cls, parts, arch, *, name):
+        assert arch == cls.arch
+        return cls(parts, name)
+
+    def evaluate(self, frames, *, stress=True, features=False, batch_atoms=None):
+        each = [p.evaluate(frames) for p in self.parts.values()]
+        return [
+            Prediction(energy=a.energy + b.energy, forces=a.forces + b.forces, stress=a.stress + b.stress)
+            for a, b in zip(*each, strict=True)
+        ]
+
+
+@pytest.fixture
+def nested(potentials, tmp_path, monkeypatch):
+    monkeypatch.setitem(families.COMPOSITES, "sum", "here:Sum")
+    monkeypatch.setattr("aldriver.potentials.bundle.composite_class", lambda family: Sum)
+    both = Sum({"foundation": potentials("chgnet"), "correction": potentials("eam")}, "both")
+    return both, save_bundle(both, tmp_path / "both")
+
+
+def test_parts_are_directories_of_their_own(nested):
+    both, folder = nested
+    loaded = load(folder)
+    assert loaded.fingerprint == both.fingerprint and list(loaded.parts) == ["foundation", "correction"]
+    assert load(folder / "correction").fingerprint == both.parts["correction"].fingerprint
+    frames = probe_frames(both.elements)
+    np.testing.assert_allclose(loaded.evaluate(frames)[0].forces, both.evaluate(frames)[0].forces, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp", "..", "a/b", "", None], ids=repr)
+def test_parts_outside_of_the_directory_are_refused(nested, name):
+    _, folder = nested
+    rewrite_config(folder, lambda c: c["parts"]["correction"].update(folder=name))
+    with pytest.raises(InputError, match=r"parts\.correction\.folder is .*never points outside"):
+        load(folder)
+
+
+def test_a_part_behind_a_link_or_exchanged_is_refused(nested, tmp_path):
+    _, folder = nested
+    (folder / "correction").rename(tmp_path / "elsewhere")
+    (folder / "correction").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is a link to"):
+        load(folder)
+    (folder / "correction").unlink()
+    shutil.copytree(FORMAT_1, folder / "correction")
+    with pytest.raises(InputError, match="SHA-256 differs"):
+        load(folder)
+    rewrite_config(folder, lambda c: c["parts"]["correction"].pop("sha256"))
+    with pytest.raises(InputError, match="names no folder and SHA-256"):
+        load(folder)
