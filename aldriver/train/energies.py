@@ -6,7 +6,7 @@ which no interatomic model should spend its weights on: the least-squares consta
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from aldriver.core.errors import InputError
+from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.frames import label_of
 from aldriver.potentials.base import Potential
 
@@ -67,11 +67,99 @@ def fit_e0_shift(
     difference = np.asarray(predicted, dtype=float) / counts - per_atom
     if mode == "auto" and np.abs(difference).mean() <= AUTO_THRESHOLD_EV_ATOM:
         return None
+    return shift_of(frames, difference)
+
+
+def shift_of(frames: Sequence[Atoms], difference: NDArray[np.float64]) -> dict[str, float]:
+    """Energy per atom of each element (eV) that explains a difference (eV/atom by frame) best, in least squares."""
     elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
+    counts = np.array([len(atoms) for atoms in frames], dtype=float)
     fractions = np.array([_counts(atoms, elements) for atoms in frames]) / counts[:, None]
     shift = np.linalg.lstsq(fractions, difference, rcond=None)[0]
     # rounded: the last bits may depend on the number of threads, and a training must be repeatable
     return {element: round(float(value), 6) for element, value in zip(elements, shift, strict=True)}
+
+
+def isolated_atom_shift(
+    frames: Sequence[Atoms], potential: Potential, atoms_eV: Mapping[str, float], *, box_A: float = 12.0
+) -> dict[str, float]:
+    """Shift by element (eV) that puts isolated atoms of the reference method onto those of the potential.
+
+    E0 alignment: shift = E0(potential) − E0(reference). It leaves cohesive energies as the reference has them, where
+    least squares (:func:`fit_e0_shift`) makes the total energies meet.
+
+    Parameters
+    ----------
+    atoms_eV
+        Energy of the isolated atom in the reference method, by element.
+    box_A
+        Edge of the cell the potential's atom sits in; well beyond its cutoff.
+
+    Raises
+    ------
+    InputError
+        When an element of `frames` is missing, or the potential knows nothing of isolated atoms (CHGNet).
+    """
+    elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
+    missing = [element for element in elements if element not in atoms_eV]
+    if missing:
+        raise InputError(
+            f"no energy of the isolated atom for {', '.join(missing)}: compute it with the method of the labels, or "
+            "use the least-squares shift (train.e0_shift: auto)"
+        )
+    cells = [Atoms(element, cell=[box_A] * 3, pbc=True) for element in elements]
+    try:
+        own = [p.energy for p in potential.evaluate(cells, stress=False)]
+    except AldriverError as error:
+        raise InputError(
+            f"{potential.name} knows nothing of isolated atoms ({error}); use the least-squares shift "
+            "(train.e0_shift: auto)"
+        ) from error
+    return {e: round(energy - float(atoms_eV[e]), 6) for e, energy in zip(elements, own, strict=True)}
+
+
+def reference_energy(atoms: Atoms, potential: Potential) -> float:
+    """The label (total, eV) that a potential of this family is to be compared with.
+
+    CHGNet was trained on energies with the MP2020 corrections: where a frame carries those
+    (``info['energy_corrected']``) they are taken; all others are compared with the energies as computed.
+
+    Raises
+    ------
+    InputError
+        When the frame has no finite energy.
+    """
+    energy = label_of(atoms, "energy")
+    if getattr(potential, "family", "") == "chgnet":
+        energy = atoms.info.get("energy_corrected", energy)
+    if energy is None or not np.isfinite(energy):
+        raise InputError(f"{atoms.get_chemical_formula()} ({atoms.info.get('frame_id', 'no id')}) has no finite energy")
+    return float(energy)
+
+
+def refuse_mixed_levels(frames: Sequence[Atoms]) -> None:
+    """Refuse labels of several levels of theory (``info['level']``) in one training, unless in heads of their own.
+
+    Frames that state none count as one level more where others state theirs. Frames of separate heads
+    (``info['head']``) are judged head by head.
+
+    Raises
+    ------
+    InputError
+        With the number of frames of each level.
+    """
+    heads: dict[str, Counter[str]] = defaultdict(Counter)
+    for atoms in frames:
+        heads[str(atoms.info.get("head", ""))][str(atoms.info.get("level", "not stated"))] += 1
+    for head, levels in heads.items():
+        if len(levels) > 1:
+            counts = ", ".join(f"{count} frames: {level}" for level, count in levels.most_common())
+            where = f" in head '{head}'" if head else ""
+            raise InputError(
+                f"the labels are of {len(levels)} levels of theory{where} ({counts}); their energies and forces do "
+                "not belong to one surface. Relabel the frames of one, leave them out, or give each level a head of "
+                "its own (MACE: info['head'] of the frames)"
+            )
 
 
 def shifted_energy(atoms: Atoms, energy: float, shift: Mapping[str, float] | None) -> float:
