@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +102,29 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference data folder is not here")
     return folder
+
+
+@pytest.fixture
+def sevennet_python() -> Path:
+    """The Python that has sevenn, as configured or made by ``make setup-sevennet``."""
+    python, reason = _sevennet_python()
+    if python is None:
+        pytest.skip(reason)
+    return python
+
+
+@functools.cache
+def _sevennet_python() -> tuple[Path | None, str]:
+    from aldriver.core.config import backend_python
+    from aldriver.core.errors import InputError
+
+    try:
+        python = backend_python("sevennet")
+    except InputError as error:
+        return None, str(error)
+    if python is None:
+        return None, "there is no Python for SevenNet here (make setup-sevennet)"
+    look = "from importlib.util import find_spec; assert find_spec('sevenn') and find_spec('aldriver')"
+    if subprocess.run([python, "-c", look], capture_output=True, cwd="/").returncode:
+        return None, f"{python} has no sevenn, or no aldriver"
+    return python, ""

@@ -77,9 +77,13 @@ class OtherPython:
 
     def send(self, body: Mapping[str, Any], arrays: Arrays | None = None) -> None:
         """Say something; a worker that is gone is noticed when it is listened to."""
-        assert self._process.stdin is not None
-        with suppress(OSError):
+        try:
             send(self._process.stdin, body, arrays)  # type: ignore[arg-type]
+        except OSError:
+            pass
+        except BaseException:
+            self.close()
+            raise
 
     def receive(self, doing: str) -> tuple[dict[str, Any], Arrays]:
         """What the worker says next.
