@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from ase import Atoms
@@ -25,9 +24,6 @@ from aldriver.potentials.mace_graph import MACEGraph, join
 from aldriver.potentials.mace_surgery import drawn_anew, with_elements, with_heads
 from aldriver.potentials.network import frozen
 from aldriver.train.base import BatchPrediction, TrainAdapter
-
-if TYPE_CHECKING:
-    from torch import nn
 
 HEADS = ("pt_head", "Default")
 """The foundation's head and the refined one, as mace names them."""
