@@ -27,7 +27,7 @@ SIMPLE = ("bcc", "fcc", "hcp", "sc", "diamond")
 COMPOUNDS = ("B2", "L1_2", "rocksalt")
 KEPT = 3
 """Simple crystals an element keeps: those of lowest energy."""
-SCAN = np.geomspace(0.70, 1.45, 14)
+SCAN = np.geomspace(0.74, 1.45, 12)
 """Bond lengths scanned, in the expected one."""
 REFINED = np.linspace(-1.0, 1.0, 5)
 """Second scan around the lowest point, in steps of the first."""
@@ -43,6 +43,7 @@ MAX_FORMATION_EV_ATOM = 0.3
 SHORTEST_BOND_A = 1.5
 """Floor of the expected bond: crystals of many neighbours are not denser, and would have thousands of edges."""
 BATCH_ATOMS = 24
+CHUNK = 48
 _BOND = {
     "bcc": math.sqrt(3) / 2,
     "fcc": 1 / math.sqrt(2),
@@ -184,16 +185,21 @@ def neighbouring_elements(symbols: Iterable[str], known: Collection[str]) -> lis
 
 def evaluate_each(potential: Potential, cells: Sequence[Atoms], *, stress: bool = False) -> list[Prediction | None]:
     """Predictions of cells; None where the potential cannot read one (an atom without neighbours, say)."""
+    predictions: list[Prediction | None] = []
+    for start in range(0, len(cells), CHUNK):  # a cell that cannot be read costs no more than its chunk
+        chunk = cells[start : start + CHUNK]
+        try:
+            predictions += potential.evaluate(chunk, stress=stress, batch_atoms=BATCH_ATOMS)
+        except AldriverError:
+            predictions += [_one(potential, atoms, stress) for atoms in chunk]
+    return predictions
+
+
+def _one(potential: Potential, atoms: Atoms, stress: bool) -> Prediction | None:
     try:
-        return list(potential.evaluate(cells, stress=stress, batch_atoms=BATCH_ATOMS))
+        return potential.evaluate([atoms], stress=stress)[0]
     except AldriverError:
-        if len(cells) <= 1:
-            return [None] * len(cells)
-        half = len(cells) // 2
-        return [
-            *evaluate_each(potential, cells[:half], stress=stress),
-            *evaluate_each(potential, cells[half:], stress=stress),
-        ]
+        return None
 
 
 def distort(atoms: Atoms, rng: np.random.Generator, rattle: float) -> None:
@@ -229,7 +235,7 @@ def _find_minima(potential: Potential, prototypes: Sequence[_Prototype]) -> None
     energies = _scan(potential, prototypes, scans)
     inner = []
     for prototype, energy in zip(prototypes, energies, strict=True):
-        floor = energy[-1] - MAX_DEPTH_EV_ATOM
+        floor = energy[np.isfinite(energy)][-1:].sum() - MAX_DEPTH_EV_ATOM
         inside = [k for k in range(1, len(SCAN) - 1) if floor <= energy[k] <= min(energy[k - 1], energy[k + 1])]
         if not inside:
             prototype.reason = f"no minimum of the energy between {SCAN[0]:.2f} and {SCAN[-1]:.2f} of the expected bond"
