@@ -254,7 +254,7 @@ def test_heads_that_are_not_there_are_refused(double, iron, chgnet020, settings,
 
 def test_an_unseen_element_is_trained_from_its_proxy(single, iron, settings, tmp_path):
     frames = iron(8)
-    for atoms in frames:
+    for atoms in frames[::2]:  # bcc pairs are symmetric: frames with both elements alone would move both alike
         atoms.symbols[1] = "Mn"
     with pytest.raises(InputError, match="Mn"):
         train(single, frames[:6], frames[6:], settings(), tmp_path / "no", seed=0)
