@@ -23,6 +23,7 @@ from aldriver.cli import (
     report,
     schema,
     status,
+    train,
 )
 from aldriver.cli.common import json_argv, log
 from aldriver.core.errors import AldriverError
@@ -43,6 +44,7 @@ app.command("cancel")(campaign.cancel)
 app.command("status")(status.status)
 app.command("benchmark")(benchmark.benchmark)
 app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
 app.command("convert")(convert.convert)
 app.command("label")(label.label)
 app.command("export")(export.export)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from aldriver.core.errors import InputError
-from aldriver.core.recipe_train import Train
+from aldriver.core.recipe_train import Replay, Train
 from aldriver.core.section import Element, Positive, Section
 from aldriver.core.yamlfile import Location, line_of, load_yaml
 
@@ -303,6 +303,26 @@ def load_recipe(path: str | Path) -> Recipe:
     return _resolve_files(recipe, path, lines)
 
 
+def load_train(path: str | Path) -> Train:
+    """Read and check a ``train`` block that stands in a file of its own; files in it are relative to its folder.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_recipe`.
+    """
+    path = Path(path)
+    data, lines = load_yaml(path)
+    if not isinstance(data, dict | None):
+        raise InputError(f"{path}: training settings are a mapping of keys (strategy, epochs, ...): docs/recipe.md")
+    try:
+        settings = Train.model_validate(data or {})
+    except ValidationError as error:
+        problems = [_explain(path, lines, data, e, Train) for e in error.errors()]
+        raise InputError("\n".join(problems)) from error
+    return _resolve_train(settings, path, lines, ())
+
+
 def _resolve_files(recipe: Recipe, path: Path, lines: dict[Location, int]) -> Recipe:
     base = path.resolve().parent
     systems = []
@@ -320,18 +340,29 @@ def _resolve_files(recipe: Recipe, path: Path, lines: dict[Location, int]) -> Re
         if not file.is_file():
             raise InputError(f"{path}, line {line_of(lines, ('test', 'file'))}: test.file: {file} does not exist")
         update["test"] = recipe.test.model_copy(update={"file": file})
-    train = recipe.train
-    replay, guard = train.replay, train.guard
-    if isinstance(replay.source, Path):
-        replay = replay.model_copy(
-            update={"source": _existing(path, lines, base, ("train", "replay", "source"), replay.source)}
-        )
+    update["train"] = _resolve_train(recipe.train, path, lines, ("train",))
+    return recipe.model_copy(update=update)
+
+
+def _resolve_train(train: Train, path: Path, lines: dict[Location, int], where: Location) -> Train:
+    base = path.resolve().parent
+
+    def resolved(replay: Replay, *keys: str | int) -> Replay:
+        if not isinstance(replay.source, Path):
+            return replay
+        found = _existing(path, lines, base, (*where, *keys, "replay", "source"), replay.source)
+        return replay.model_copy(update={"source": found})
+
+    guard = train.guard
     if guard.general is not None:
         guard = guard.model_copy(
-            update={"general": _existing(path, lines, base, ("train", "guard", "general"), guard.general)}
+            update={"general": _existing(path, lines, base, (*where, "guard", "general"), guard.general)}
         )
-    update["train"] = train.model_copy(update={"replay": replay, "guard": guard})
-    return recipe.model_copy(update=update)
+    fallbacks = [
+        a if a.replay is None else a.model_copy(update={"replay": resolved(a.replay, "fallbacks", k)})
+        for k, a in enumerate(train.fallbacks)
+    ]
+    return train.model_copy(update={"replay": resolved(train.replay), "guard": guard, "fallbacks": fallbacks})
 
 
 def _existing(path: Path, lines: dict[Location, int], base: Path, where: Location, file: Path) -> Path:
@@ -341,13 +372,13 @@ def _existing(path: Path, lines: dict[Location, int], base: Path, where: Locatio
     return found
 
 
-def _explain(path: Path, lines: dict[Location, int], data: Any, error: Any) -> str:
+def _explain(path: Path, lines: dict[Location, int], data: Any, error: Any, model: type[BaseModel] = Recipe) -> str:
     where: Location = tuple(error["loc"])
     key = ".".join(str(k) for k in where) or "recipe"
     line = line_of(lines, where)
     head = f"{path}, line {line}: {key}"
     if error["type"] == "extra_forbidden":
-        known = _known_keys(where[:-1])
+        known = _known_keys(where[:-1], model)
         close = difflib.get_close_matches(str(where[-1]), known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"allowed here: {', '.join(known)}"
         return f"{head}: unknown key; {hint}"
@@ -359,8 +390,8 @@ def _explain(path: Path, lines: dict[Location, int], data: Any, error: Any) -> s
     return f"{head}: {message}{shown}"
 
 
-def _known_keys(where: Location) -> list[str]:
-    model: Any = Recipe
+def _known_keys(where: Location, root: type[BaseModel]) -> list[str]:
+    model: Any = root
     for part in where:
         if isinstance(part, int):
             continue
