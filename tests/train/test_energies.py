@@ -9,7 +9,7 @@ from aldriver.core.errors import InputError
 from aldriver.core.frames import with_labels
 from aldriver.potentials.base import Potential, Prediction
 from aldriver.train import fit_e0_shift, shifted_energy
-from aldriver.train.energies import AUTO_THRESHOLD_EV_ATOM
+from aldriver.train.energies import AUTO_THRESHOLD_EV_ATOM, isolated_atom_shift, refuse_mixed_levels
 
 
 class Pairwise(Potential):
@@ -111,3 +111,53 @@ def test_a_frame_without_energy_is_named():
 def test_an_element_outside_the_shift_is_refused():
     with pytest.raises(InputError, match="without Ni"):
         shifted_energy(Atoms("FeNi"), -10.0, {"Fe": 1.0})
+
+
+# ---- isolated atoms and levels of theory -----------------------------------------------------------------------------
+
+
+def test_isolated_atoms_meet(eam_fe):
+    frames = alloy(["Fe4"], {"Fe": 0.0})
+    own = eam_fe.evaluate([Atoms("Fe", cell=[12.0] * 3, pbc=True)])[0].energy
+    shift = isolated_atom_shift(frames, eam_fe, {"Fe": -3.3})
+    assert shift["Fe"] == pytest.approx(own + 3.3, abs=1e-6)
+
+
+def test_isolated_atom_energies_must_cover_all_elements(eam_fe):
+    with pytest.raises(InputError, match="isolated atom for Cr"):
+        isolated_atom_shift(alloy(["FeCr"], {"Fe": 0.0, "Cr": 0.0}), eam_fe, {"Fe": -3.3})
+
+
+def test_chgnet_knows_no_isolated_atoms_and_says_so(chgnet020):
+    with pytest.raises(InputError, match="least-squares"):
+        isolated_atom_shift(alloy(["Fe2"], {"Fe": 0.0}), chgnet020, {"Fe": -3.3})
+
+
+def labelled(levels: list[str | None], heads: list[str] | None = None) -> list[Atoms]:
+    frames = []
+    for k, level in enumerate(levels):
+        atoms = Atoms("Fe", positions=[[k, 0, 0]])
+        atoms.info |= {} if level is None else {"level": level}
+        atoms.info |= {"head": heads[k]} if heads else {}
+        frames.append(atoms)
+    return frames
+
+
+@pytest.mark.parametrize("levels", [[None, None], ["PBE", "PBE"], []])
+def test_one_level_of_theory_passes(levels):
+    refuse_mixed_levels(labelled(levels))
+
+
+@pytest.mark.parametrize(
+    ("levels", "counts"),
+    [(["PBE", "PBE", "r2SCAN"], "2 frames: PBE, 1 frames: r2SCAN"), (["PBE", None], "1 frames: not stated")],
+)
+def test_mixed_levels_are_refused_with_their_numbers(levels, counts):
+    with pytest.raises(InputError, match=counts):
+        refuse_mixed_levels(labelled(levels))
+
+
+def test_levels_may_differ_between_heads():
+    refuse_mixed_levels(labelled(["PBE", "r2SCAN"], ["a", "b"]))
+    with pytest.raises(InputError, match="in head 'a'"):
+        refuse_mixed_levels(labelled(["PBE", "r2SCAN"], ["a", "a"]))

@@ -1,0 +1,75 @@
+"""The Materials Project's energy corrections of 2020, for labels CHGNet is to learn from. Labels themselves stay raw.
+
+CHGNet was trained on energies with these corrections, MACE and SevenNet on energies as computed. The corrections
+(Wang et al., Sci. Rep. 11, 15496 (2021)) are pymatgen's; they hold for PBE and PBE+U with the Materials Project's
+pseudopotentials and U values, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ase import Atoms
+
+from aldriver.core.errors import InputError
+from aldriver.core.frames import label_of
+
+RUN_TYPES = {"PBE": "GGA", "PBE+U": "GGA+U", "GGA": "GGA", "GGA+U": "GGA+U"}
+
+
+def mp2020_correction(atoms: Atoms, parameters: Mapping[str, Any]) -> float:
+    """Correction of the total energy of a cell, eV (to be added).
+
+    Parameters
+    ----------
+    atoms
+        The cell; its structure tells oxides from peroxides and superoxides.
+    parameters
+        How VASP was run: ``run_type`` (``PBE`` or ``PBE+U``) and ``hubbards`` ({element: U in eV}) with ``PBE+U``.
+
+    Raises
+    ------
+    InputError
+        When the run type is another, or U is not the Materials Project's (pymatgen says which).
+    """
+    from pymatgen.core import Lattice, Structure
+    from pymatgen.entries.compatibility import CompatibilityError, MaterialsProject2020Compatibility
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+    what = atoms.get_chemical_formula()
+    run_type = RUN_TYPES.get(str(parameters.get("run_type")))
+    if run_type is None:
+        raise InputError(
+            f"{what}: MP2020 corrections are for VASP labels with run_type PBE or PBE+U, not "
+            f"{parameters.get('run_type', 'one that is not stated')}; leave the energies as they are"
+        )
+    hubbards = {str(k): float(v) for k, v in dict(parameters.get("hubbards") or {}).items() if v}
+    structure = Structure(
+        Lattice(atoms.cell.array), atoms.get_chemical_symbols(), atoms.positions, coords_are_cartesian=True
+    )
+    entry = ComputedStructureEntry(
+        structure, 0.0, parameters={"run_type": run_type, "hubbards": hubbards, "is_hubbard": bool(hubbards)}
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on oxidation states it guesses, and on potentials it is not shown
+            adjustments = MaterialsProject2020Compatibility(check_potcar=False).get_adjustments(entry)
+    except CompatibilityError as error:
+        raise InputError(
+            f"{what}: no MP2020 correction for this label ({error}); label it with the Materials Project's settings, "
+            "or leave the energies as they are"
+        ) from error
+    return float(sum(adjustment.value for adjustment in adjustments))
+
+
+def with_corrected_energies(frames: Sequence[Atoms], parameters: Mapping[str, Any]) -> list[Atoms]:
+    """Copies that carry ``info['energy_corrected']`` (eV), which ``energies.reference_energy`` takes for CHGNet."""
+    corrected = []
+    for atoms in frames:
+        new = atoms.copy()
+        new.calc = atoms.calc
+        new.info["energy_corrected"] = float(label_of(atoms, "energy")) + mp2020_correction(atoms, parameters)
+        corrected.append(new)
+    return corrected
