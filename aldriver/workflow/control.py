@@ -20,6 +20,7 @@ from aldriver.core.errors import AldriverError, CampaignBusyError
 from aldriver.core.records import dumps
 from aldriver.core.store import MANIFEST, atomic_write, is_published, remove_leftovers
 from aldriver.workflow.campaign import CANCEL_FILE, Campaign, lock, open_campaign
+from aldriver.workflow.environments import elsewhere
 from aldriver.workflow.launchpad import PING_SECONDS, prepare_fireworks, session
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def work(
     root
         Only this campaign's tasks; default: any campaign's.
     category
-        Only tasks of this FireWorks category.
+        Only tasks of this FireWorks category; default: all this Python has the packages for.
     max_tasks
         Stop after so many; 0: no limit.
     wait
@@ -287,8 +288,9 @@ def work_loop(
 
     draining: list[int] = []
     previous = signal.signal(signal.SIGUSR1, lambda signum, _: draining.append(signum))
-    query = {"spec.campaign": campaign.id if campaign else {"$exists": True}}
-    worker = FWorker(f"{WORKER} {socket.gethostname()} {os.getpid()}", category=category or "", query=query)
+    query: dict[str, Any] = {"spec.campaign": campaign.id if campaign else {"$exists": True}}
+    mine = query if category else query | {"spec._category": {"$nin": elsewhere()}}
+    worker = FWorker(f"{WORKER} {socket.gethostname()} {os.getpid()}", category=category or "", query=mine)
     done, idle = 0, 0.0
     try:
         while not draining and not (campaign and campaign.cancelled) and not (max_tasks and done >= max_tasks):

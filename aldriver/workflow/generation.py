@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from aldriver.core.store import is_published
 from aldriver.workflow.campaign import Campaign
+from aldriver.workflow.environments import category_of
 
 if TYPE_CHECKING:
     from fireworks import Firework, LaunchPad, Workflow
 
 PRIORITY = {"gate": 9, "benchmark": 8, "train": 7, "collect": 6, "label": 5, "select": 4, "explore": 3}
 """What frees other work goes first: with several campaigns on one launchpad, one ends before the next begins."""
-CATEGORY = {"reference": "benchmark", "baseline": "train"}
-"""Stages that run where another one's category runs."""
 CLASSES = {
     "reference": "ReferenceTask",
     "baseline": "BaselineTask",
@@ -133,11 +132,9 @@ def _firework(campaign: Campaign, stage: str, generation: int, index: int | None
 
 
 def _placement(campaign: Campaign, stage: str) -> dict[str, Any]:
-    """``_category`` and ``_queueadapter`` of a stage, as the recipe asks for."""
+    """``_category`` and ``_queueadapter`` of a stage, as the recipe asks for or the potential's packages need."""
     resources = campaign.recipe.resources
-    group = CATEGORY.get(stage, stage)
-    categories: dict[Any, str] = dict(resources.categories)
-    category = categories.get(group)
+    category = category_of(campaign.recipe, stage)
     if category is None:
         return {}
     minutes = int(resources.walltime_s // 60)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aldriver.core.errors import AldriverError
 from aldriver.workflow import control
 from aldriver.workflow.campaign import CANCEL_FILE, Campaign, lock, open_campaign, promoted
+from aldriver.workflow.environments import pythons
 from aldriver.workflow.events import EventPump
 from aldriver.workflow.launchpad import connect
 from aldriver.workflow.progress import of_process, running
@@ -64,7 +65,7 @@ def run(
     Parameters
     ----------
     workers
-        Local worker processes; default: the recipe's.
+        Local worker processes; default: the recipe's. As many more do what needs a Python of its own.
     launchpad
         Launchpad file; see ``launchpad.connection``.
     on_event
@@ -74,10 +75,13 @@ def run(
     ------
     CampaignBusyError
         When another process runs it.
+    InputError
+        When the potential needs a Python of its own and none is configured.
     AldriverError
         When the launchpad cannot be reached at the start.
     """
     campaign = open_campaign(root)
+    others = pythons(campaign.recipe)
     started = time.monotonic()
     with lock(campaign) as descriptor:
         supervisor = _Supervisor(
@@ -86,6 +90,7 @@ def run(
             launchpad_file=launchpad,
             descriptor=descriptor,
             events=EventPump(campaign, on_event),
+            pythons={"": Path(sys.executable), **others},
         )
         state, reason = supervisor.supervise()
     generation, _ = campaign.frontier()
@@ -108,8 +113,10 @@ class _Supervisor:
     launchpad_file: Path | None
     descriptor: int
     events: EventPump
+    pythons: dict[str, Path]
     launchpad: LaunchPad | None = None
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    categories: dict[int, str] = field(default_factory=dict)
     repairs: int = 0
     repaired_at: int = -1
     idle_looks: int = 0
@@ -173,21 +180,29 @@ class _Supervisor:
                 control.drop_unfinished(self.launchpad, self.campaign)
 
     def _fill(self) -> None:
-        """Keep the wanted number of workers alive."""
-        while len(self.children) < self.count:
-            self.children.append(self._spawn(len(self.children)))
+        """Keep the wanted number of workers alive, in each Python."""
+        for category in self.pythons:
+            alive = sum(self.categories[child.pid] == category for child in self.children)
+            for number in range(alive, self.count):
+                child = self._spawn(number, category)
+                self.categories[child.pid] = category
+                self.children.append(child)
 
-    def _spawn(self, number: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, number: int, category: str) -> subprocess.Popen[bytes]:
         root = self.campaign.root
         threads = self.campaign.recipe.resources.threads or max(1, cores_here() // self.count)
         environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
-        command = [sys.executable, "-m", "aldriver.workflow.worker", str(root), "--parent", str(os.getpid())]
+        python = str(self.pythons[category])
+        command = [python, "-m", "aldriver.workflow.worker", str(root), "--parent", str(os.getpid())]
+        if category:
+            command += ["--category", category]
         if self.launchpad_file is not None:
             command += ["--launchpad", str(Path(self.launchpad_file).resolve())]
         elif Path("launchpad.yaml").is_file():  # the worker runs in the campaign's directory
             environment.setdefault("ALDRIVER_LAUNCHPAD", str(Path("launchpad.yaml").resolve()))
         (root / "logs").mkdir(exist_ok=True)
-        with (root / "logs" / f"worker-{number}.log").open("ab") as log:
+        name = f"worker-{category}-{number}.log" if category else f"worker-{number}.log"
+        with (root / "logs" / name).open("ab") as log:
             return subprocess.Popen(
                 command,
                 cwd=root,

@@ -30,13 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("root", type=Path)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--launchpad", type=Path)
+    parser.add_argument("--category", help="only tasks of this FireWorks category")
     args = parser.parse_args(argv)
     faulthandler.enable()
     sys.stdout = sys.stderr = _Log(sys.stderr)
     _die_with(args.parent)
     try:
         with session(args.launchpad) as launchpad:
-            work_loop(launchpad, open_campaign(args.root), wait=True)
+            work_loop(launchpad, open_campaign(args.root), category=args.category, wait=True)
     except Exception:
         traceback.print_exc()
         return TROUBLE
