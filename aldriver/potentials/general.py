@@ -236,7 +236,8 @@ def _find_minima(potential: Potential, prototypes: Sequence[_Prototype]) -> None
     inner = []
     for prototype, energy in zip(prototypes, energies, strict=True):
         floor = energy[np.isfinite(energy)][-1:].sum() - MAX_DEPTH_EV_ATOM
-        inside = [k for k in range(1, len(SCAN) - 1) if floor <= energy[k] <= min(energy[k - 1], energy[k + 1])]
+        low = (energy[1:-1] >= floor) & (energy[1:-1] <= energy[:-2]) & (energy[1:-1] <= energy[2:])  # NaN is never low
+        inside = [int(k) for k in np.flatnonzero(low) + 1]
         if not inside:
             prototype.reason = f"no minimum of the energy between {SCAN[0]:.2f} and {SCAN[-1]:.2f} of the expected bond"
         inner.append(min(inside, key=lambda k: abs(np.log(SCAN[k]))) if inside else 1)
