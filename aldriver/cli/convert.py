@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -57,19 +57,9 @@ def convert(
 
     target: Target | None = to.value if to is not None else None
     result = run(source, destination, to=target, trust_pickle=trust_pickle, head=head, dtype=dtype and dtype.value)
-    result["use"] = _use(result)
     if not emit(result, json_to):
         elements = result["elements"]
         known = ", ".join(elements) if len(elements) <= 12 else f"{len(elements)} elements"
         console.print(f"{result['potential']} ({known}), fingerprint {result['fingerprint']}", markup=False)
         console.print(f"written to {destination}", markup=False, highlight=False, soft_wrap=True)
-        console.print("\n" + result["use"], markup=False, highlight=False, soft_wrap=True)
-
-
-def _use(result: dict[str, Any]) -> str:
-    """How to use what was written."""
-    if result["to"] == "aldriver":
-        return f'import aldriver\n\ncalculator = aldriver.load("{result["path"]}").calculator()'
-    from aldriver.potentials.vendor import VENDORS
-
-    return VENDORS[result["family"]].snippet.format(file=result["path"]).rstrip()
+        console.print("\n" + result["use"].rstrip(), markup=False, highlight=False, soft_wrap=True)

@@ -1,9 +1,9 @@
-"""``aldriver export``: a potential as files LAMMPS can run, each form run and compared first."""
+"""``aldriver export``: a potential as files that LAMMPS and its own program can run, each run and compared first."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,10 @@ def export(
     json_to: Json = None,
     device: Device = "cpu",
 ) -> None:
-    """Export POTENTIAL (or a campaign's promoted one) to OUT for use in LAMMPS, with its detector and a model card."""
+    """Export POTENTIAL (or a campaign's promoted one) to OUT: for LAMMPS, with its detector and a model card.
+
+    Potentials of CHGNet, MACE and SevenNet are also written as a file of that program.
+    """
     from aldriver.core.errors import InputError
     from aldriver.core.frames import read_frames
     from aldriver.core.records import read_json
@@ -34,6 +37,8 @@ def export(
         source = str(promoted_potential(Path(potential)))
         training = read_json(Path(source) / "card.json")
         atoms = atoms or build_systems(open_campaign(potential).recipe)[-1]
+    elif (Path(potential) / "config.json").is_file():
+        training = _training(Path(potential))
     if out.exists():
         raise InputError(f"{out}: exists already; exports are never overwritten, name a new folder")
     from aldriver.export.lammps import export_potential
@@ -46,7 +51,22 @@ def export(
     )
     if not emit(result, json_to):
         for form in result["forms"]:
-            console.print(f"{form['form']}: {form['status']} {form.get('reason') or ''}")
+            files = f" ({', '.join(form['files'])})" if form["files"] else ""
+            text = f"{form['form']}{files}: {form['status']} {form.get('reason') or ''}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
         console.print(f"Exported to {out}")
     if not any(f["status"] == "exported" for f in result["forms"]):
         raise typer.Exit(1)
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    """What a saved potential says of its training."""
+    from aldriver.core.records import read_json
+    from aldriver.potentials.bundle import describe_bundle
+
+    config = describe_bundle(folder)
+    extra = config.get("extra", {})
+    keys = ("e0_shift", "strategy", "n_train", "n_valid")
+    about = {key: extra.get(key) for key in keys} | {"parent": config.get("parent"), "validation": extra.get("after")}
+    card = folder / "card.json"  # of a campaign
+    return about | (read_json(card) if card.is_file() else {})

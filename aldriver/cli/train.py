@@ -104,7 +104,7 @@ def train(
             result = standalone.study(loaded, known, unseen, wanted, out, rates=rates, **common)
         else:
             result = standalone.refine(loaded, known, unseen, wanted, out, **common)
-    result |= {"out": out, "n_train": len(known), "n_valid": len(unseen), "split": split, "seed": seed}
+    result |= {"out": out, "split": split, "seed": seed}
     if not emit(result, json_to):
         _show(result, wanted, frames[0])
     if not result["accepted"] and wanted.strategy != "zero-shot":

@@ -43,9 +43,10 @@ def write_card(folder: Path, potential: Potential, result: dict[str, Any], train
         "In Python: `aldriver.load('THIS FOLDER')` (`.calculator()` for ASE). `in.lammps` is plain LAMMPS and may be",
         "edited; the driver attaches the potential to its `fix external`. One MPI rank.",
         "",
+        *_without_aldriver(potential, result),
         "## Checked",
         "",
-        f"Run on {result['structure']} (fully flexible NPT) and compared, frame by frame, with the potential itself:",
+        f"Run on {result['structure']} (LAMMPS: fully flexible NPT) and compared, frame by frame, with the potential:",
         "",
         "| form | status | max ΔE (eV) | max ΔF (eV/Å) | max Δσ (bar) |",
         "|---|---|---|---|---|",
@@ -58,11 +59,34 @@ def write_card(folder: Path, potential: Potential, result: dict[str, Any], train
     atomic_write(folder / "card.md", "\n".join(lines))
 
 
+def _without_aldriver(potential: Potential, result: dict[str, Any]) -> list[str]:
+    """How the file of the program it comes from is loaded there."""
+    from aldriver.potentials.vendor import VENDORS, snippet_of
+
+    vendor = VENDORS.get(potential.family)
+    form = next((f for f in result["forms"] if vendor is not None and f["form"] == vendor.program), None)
+    if vendor is None or form is None or form["status"] != "exported":
+        return []
+    return [
+        "## Use it without aldriver",
+        "",
+        f"`{form['files'][0]}` is a file of {vendor.program} itself, for ASE and whatever else reads such files. That",
+        "program unpickles it: hand it only to people who trust you.",
+        "",
+        "```python",
+        *snippet_of(potential, form["files"][0]).rstrip().splitlines(),
+        "```",
+        "",
+    ]
+
+
 def _training(training: dict[str, Any]) -> list[str]:
     """What it was refined on and how far it is off there."""
-    if training.get("generation") is None:
+    if training.get("n_train") is None:
         return []
-    origin = f"generation {training['generation']} of campaign {training.get('campaign')}"
+    origin = f"strategy {training.get('strategy')}"
+    if training.get("generation") is not None:
+        origin = f"generation {training['generation']} of campaign {training.get('campaign')}"
     frames = f"{training.get('n_train')} labelled frames, {training.get('n_valid')} for validation"
     lines = [f"- Training: {origin}, {frames}"]
     errors = training.get("validation") or {}

@@ -1,6 +1,7 @@
-"""Exports a potential for LAMMPS: a folder that runs by itself, run and compared before it counts as exported.
+"""Exports a potential: a folder that runs by itself in LAMMPS, run and compared before it counts as exported.
 
-What the inputs say is ``inputs.py``'s business, running them ``driver.py``'s, comparing ``compare.py``'s.
+What the inputs say is ``inputs.py``'s business, running them ``driver.py``'s, comparing ``compare.py``'s; the file of
+the program the potential comes from is ``vendor.py``'s.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ase import Atoms
 
@@ -21,7 +22,9 @@ from aldriver.core.records import dumps
 from aldriver.core.store import atomic_write, publish
 from aldriver.export.card import write_card
 from aldriver.export.compare import compare_run
+from aldriver.export.form import Form
 from aldriver.export.inputs import lammps_input
+from aldriver.export.vendor import vendor_form
 from aldriver.potentials.base import Potential
 
 STEPS, EVERY = 10, 5
@@ -42,34 +45,6 @@ if __name__ == "__main__":
 '''
 
 
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """One form a potential was (or was not) exported in.
-
-    Attributes
-    ----------
-    form
-        ``fix external`` or the name of a native pair style.
-    status
-        ``exported`` only after a run whose energies, forces and stresses agree with the potential.
-    reason
-        Why not, in words.
-    files
-        What to run.
-    max_dE, max_dF, max_dS
-        Largest deviations from the potential in that run: eV (of the cell), eV/Å, bar.
-    """
-
-    form: str
-    status: Literal["exported", "not_available", "failed"]
-    reason: str = ""
-    files: tuple[str, ...] = ()
-    max_dE: float | None = None
-    max_dF: float | None = None
-    max_dS: float | None = None
-    frames: int = 0
-
-
 def export_potential(
     potential: Potential,
     out_dir: str | Path,
@@ -80,6 +55,8 @@ def export_potential(
 ) -> dict[str, Any]:
     """Write `out_dir`: the potential, its detector, LAMMPS inputs, a driver and a model card; then run and compare it.
 
+    A potential of CHGNet, MACE or SevenNet is also written as a file of that program.
+
     Parameters
     ----------
     out_dir
@@ -89,7 +66,8 @@ def export_potential(
     structure
         Cell of the comparison run; by default a small one of elements the potential knows.
     training
-        Where it comes from, for the card: ``campaign, generation, parent, e0_shift, n_train, n_valid, validation``.
+        Where it comes from, for the card: ``campaign, generation, strategy, parent, e0_shift, n_train, n_valid,
+        validation``; parent and shift are also kept in the saved potential.
 
     Returns
     -------
@@ -115,13 +93,16 @@ def export_potential(
         raise InputError(f"{cell.get_chemical_formula()}: the comparison run needs a cell periodic in three directions")
     out.parent.mkdir(parents=True, exist_ok=True)
     with publish(out) as folder:
-        save_bundle(potential, folder, parent=(training or {}).get("parent"))
+        about = training or {}
+        save_bundle(potential, folder, parent=about.get("parent"), extra={"e0_shift": about.get("e0_shift")})
         if detector_dir is not None:
             shutil.copytree(detector_dir, folder / "detector")
         atomic_write(folder / "run_lammps.py", DRIVER)
         (folder / "check").mkdir()
         write_frames(folder / "check" / "structure.extxyz", [cell])
         forms = _forms(potential, folder, cell)
+        own = vendor_form(potential, folder, cell)
+        forms += [own] if own is not None else []
         result: dict[str, Any] = {
             "potential": potential.name,
             "fingerprint": potential.fingerprint,
@@ -130,7 +111,7 @@ def export_potential(
             "detector": detector_dir is not None,
             "forms": [asdict(form) for form in forms],
         }
-        write_card(folder, potential, result, training or {})
+        write_card(folder, potential, result, about)
         atomic_write(folder / "export.json", dumps(result))
     return result
 

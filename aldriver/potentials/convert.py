@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.store import publish, sha256_file
-from aldriver.potentials.vendor import VENDORS, save_vendor
+from aldriver.potentials.vendor import VENDORS, save_vendor, snippet_of
 
 if TYPE_CHECKING:
     from aldriver.potentials.base import Potential
@@ -55,7 +55,8 @@ def convert(
     Returns
     -------
     dict
-        ``source``, ``path``, ``to``, ``potential`` (its name), ``family``, ``fingerprint``, ``elements``.
+        ``source``, ``path``, ``to``, ``potential`` (its name), ``family``, ``fingerprint``, ``elements``,
+        ``use`` (Python that loads what was written).
 
     Raises
     ------
@@ -72,8 +73,10 @@ def convert(
         potential, extra = _read(str(source), Path(scratch), trust_pickle=trust_pickle, head=head, dtype=dtype)
         if to == "vendor":
             save_vendor(potential, path)
+            use = snippet_of(potential, path)
         else:
             _save(potential, path, source, extra)
+            use = f'import aldriver\n\ncalculator = aldriver.load("{path}").calculator()\n'
     return {
         "source": str(source),
         "path": path,
@@ -82,6 +85,7 @@ def convert(
         "family": potential.family,
         "fingerprint": potential.fingerprint,
         "elements": sorted(potential.elements),
+        "use": use,
     }
 
 

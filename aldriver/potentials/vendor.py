@@ -30,7 +30,7 @@ class Vendor:
     module
         Where ``save_vendor(potential, path) -> Path`` is.
     snippet
-        Python that makes an ASE ``calculator`` of ``{file}`` with this program alone.
+        Python that makes an ASE ``calculator`` of ``{file}`` with this program alone; see :func:`snippet_of`.
     """
 
     program: str
@@ -58,7 +58,7 @@ calculator = CHGNetCalculator(CHGNet.from_file("{file}"), use_device="cpu")
         snippet="""\
 from mace.calculators import MACECalculator
 
-calculator = MACECalculator(model_paths="{file}", device="cpu", default_dtype="float32")
+calculator = MACECalculator(model_paths="{file}", device="cpu", default_dtype="{dtype}"{head})
 """,
     ),
     "sevennet": Vendor(
@@ -89,6 +89,13 @@ def vendor_of(potential: Potential) -> Vendor:
             f"(those of {', '.join(VENDORS)} have)"
         )
     return VENDORS[potential.family]
+
+
+def snippet_of(potential: Potential, file: str | Path) -> str:
+    """Python that uses a potential's `file` with the program it comes from, without aldriver."""
+    heads = getattr(potential, "heads", ())
+    head = f', head="{getattr(potential, "head", "")}"' if len(heads) > 1 else ""
+    return vendor_of(potential).snippet.format(file=file, dtype=getattr(potential, "precision", "float32"), head=head)
 
 
 def save_vendor(potential: Potential, path: str | Path) -> Path:

@@ -79,13 +79,13 @@ def refine(
     """
     from aldriver.train.attempts import train_attempts
 
-    _open(out, known, valid)
+    counts = _open(out, known, valid)
     attempts: list[dict[str, Any]] = []
     if settings.fallbacks:
         result, attempts = train_attempts(start, known, valid, settings, out, seed=seed, on_epoch=on_epoch)
     else:
         result = train(start, known, valid, settings, out, seed=seed, on_epoch=on_epoch)
-    return _close(out, facts_of(result, out / POTENTIAL, start, settings) | {"attempts": attempts})
+    return _close(out, facts_of(result, out / POTENTIAL, start, settings, counts) | {"attempts": attempts})
 
 
 def refine_committee(
@@ -108,12 +108,12 @@ def refine_committee(
     """
     from aldriver.train.committee import train_committee
 
-    _open(out, known, valid)
+    counts = _open(out, known, valid)
     committee = train_committee(start, known, valid, settings, out, size=size, seed=seed, on_epoch=on_epoch)
     members = []
     for result in committee.members:
         name = result.potential.name.rsplit(" ", 1)[-1]
-        members.append({"member": name} | facts_of(result, out / name / POTENTIAL, start, settings))
+        members.append({"member": name} | facts_of(result, out / name / POTENTIAL, start, settings, counts))
     reason = f"{len(members)} members"
     return _close(out, {"accepted": True, "reason": reason, "members": members, "refused": committee.refused})
 
@@ -132,14 +132,14 @@ def study(
     """Train with each learning rate: ``rows``, and the best accepted one as of :func:`refine`."""
     from aldriver.train.study import study_learning_rates
 
-    _open(out, known, valid)
+    counts = _open(out, known, valid)
     found = study_learning_rates(start, known, valid, settings, out, rates=rates, seed=seed, on_epoch=on_epoch)
     facts: dict[str, Any] = {"rows": found.rows, "learning_rate": found.best}
     if found.result is None:
         return _close(
             out, facts | {"accepted": False, "path": None, "reason": "no learning rate gave an accepted result"}
         )
-    return _close(out, facts | facts_of(found.result, out / POTENTIAL, start, settings))
+    return _close(out, facts | facts_of(found.result, out / POTENTIAL, start, settings, counts))
 
 
 def finished_epochs(out: Path) -> int:
@@ -147,7 +147,9 @@ def finished_epochs(out: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in sorted(out.rglob(HISTORY)))
 
 
-def facts_of(result: TrainResult, folder: Path, start: Potential, settings: Train) -> dict[str, Any]:
+def facts_of(
+    result: TrainResult, folder: Path, start: Potential, settings: Train, counts: dict[str, int]
+) -> dict[str, Any]:
     """What came of a training, as JSON; an accepted potential is saved in `folder`."""
     from aldriver.potentials.bundle import save_bundle
 
@@ -171,15 +173,16 @@ def facts_of(result: TrainResult, folder: Path, start: Potential, settings: Trai
         "seconds": result.seconds,
         "cpu_s": result.cpu_s,
     }
+    facts |= counts
     if result.accepted:
-        keep = ("strategy", "before", "after", "guards", "e0_shift", "best_epoch", "start")
+        keep = ("strategy", "before", "after", "guards", "e0_shift", "best_epoch", "start", *counts)
         extra = {key: facts[key] for key in keep} | {"settings": settings.model_dump(mode="json")}
         save_bundle(result.potential, folder, parent=start.fingerprint, extra=jsonable(extra))
         facts["path"] = folder
     return facts
 
 
-def _open(out: Path, known: Sequence[Atoms], valid: Sequence[Atoms]) -> None:
+def _open(out: Path, known: Sequence[Atoms], valid: Sequence[Atoms]) -> dict[str, int]:
     """Make the folder; refuse one that holds the result of another training before any time is spent."""
     if (out / POTENTIAL).exists() and not any(out.rglob(CHECKPOINT)):
         raise InputError(
@@ -190,6 +193,7 @@ def _open(out: Path, known: Sequence[Atoms], valid: Sequence[Atoms]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_frames(out / "train.extxyz", known)
         write_frames(out / "valid.extxyz", valid)
+    return {"n_train": len(known), "n_valid": len(valid)}
 
 
 def _close(out: Path, facts: dict[str, Any]) -> dict[str, Any]:
