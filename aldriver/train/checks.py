@@ -58,7 +58,7 @@ def check_terms(
     if replay:
         report["replay"] = _check_replay(adapter, named, replay, settings)
     if consolidation is not None:
-        report["ewc"] = {"active": True, "fisher_trace": consolidation.trace}
+        report["ewc"] = {"active": True, "strength": consolidation.strength}
     return report
 
 

@@ -15,6 +15,7 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from chgnet.model import CHGNet
+from torch import Tensor
 
 from aldriver.core.errors import InputError
 from aldriver.core.units import EV_A3_TO_GPA
@@ -35,15 +36,13 @@ class CHGNetAdapter(TrainAdapter):
 
     def predict(self, graphs: Sequence[GraphTensors], *, training: bool) -> BatchPrediction:
         """Energy per atom (eV), forces (eV/Å), stress (GPa, chgnet's own unit) and moments (µB) of a batch."""
-        if len({len(g.angle_bonds) > 0 for g in graphs}) > 1:
+        angles = [len(g.angle_bonds) > 0 for g in graphs]
+        if len(set(angles)) > 1:
             # frames without any angle skip the bond convolutions, which changes their energy: never in one batch
-            singles = [self.predict([g], training=training) for g in graphs]
-            return BatchPrediction(
-                energy=torch.cat([p.energy for p in singles]),
-                forces=torch.cat([p.forces for p in singles]),
-                stress=torch.cat([p.stress for p in singles]),
-                magmoms=torch.cat([p.magmoms for p in singles if p.magmoms is not None]),
-            )
+            first = sorted(range(len(graphs)), key=lambda k: not angles[k])
+            n = sum(angles)
+            halves = [self.predict([graphs[k] for k in part], training=training) for part in (first[:n], first[n:])]
+            return _in_order(halves, first, [len(graphs[k].numbers) for k in first])
         module: Any = self.module
         with contextlib.nullcontext() if training else frozen(module):
             energy, forces, stress, magmoms = outputs(module, join(graphs), create_graph=training)
@@ -71,3 +70,22 @@ class CHGNetAdapter(TrainAdapter):
                 raise InputError(f"train.proxies: CHGNet has no {', '.join(unknown)} (its elements are H to Pu)")
             with torch.no_grad():
                 rows[atomic_numbers[element] - 1] = rows[atomic_numbers[source] - 1]
+
+
+def _in_order(parts: Sequence[BatchPrediction], order: Sequence[int], sizes: Sequence[int]) -> BatchPrediction:
+    """Parts whose frames are those of `order`, of `sizes` atoms, as one prediction of frames 0, 1, …"""
+    back = sorted(range(len(order)), key=lambda k: order[k])
+
+    def frames(values: list[Tensor]) -> Tensor:
+        return torch.cat(values)[back]
+
+    def atoms(values: list[Tensor]) -> Tensor:
+        pieces = torch.cat(values).split(list(sizes))
+        return torch.cat([pieces[k] for k in back])
+
+    return BatchPrediction(
+        energy=frames([p.energy for p in parts]),
+        forces=atoms([p.forces for p in parts]),
+        stress=frames([p.stress for p in parts]),
+        magmoms=atoms([p.magmoms for p in parts if p.magmoms is not None]),
+    )

@@ -6,11 +6,12 @@ with θ* the weights the training starts from (PNAS 114, 3521). For labels with 
 the mean square of the derivatives of the outputs, which needs no labels. Over B general frames of N_b atoms, with the
 loss weights w:
 
-    F_i = 1/B Σ_b [ w_energy (∂(E_b/N_b)/∂θ_i)² + w_forces 1/(3 N_b) Σ_jα (∂F_jα/∂θ_i)² ]
+    F_i ∝ 1/B Σ_b [ w_energy (∂(E_b/N_b)/∂θ_i)² + w_forces 1/(3 N_b) Σ_jα (∂F_jα/∂θ_i)² ],      mean_i F_i = 1
 
 The inner sum over forces is estimated from random signs r, as the mean of (∂(Σ_jα r_jα F_jα)/∂θ_i)² over a few draws
-(Hutchinson 1990). With this normalisation the penalty with λ = 1 is the diagonal approximation, to second order, of
-what replaying these frames with weight 1 would add to the loss, whatever their number and size.
+(Hutchinson 1990). The mean of 1 gives λ one meaning for every network and any number of frames: averaged over the
+trained weights it is the stiffness of the spring that holds a weight, λ/2 (θ − θ*)²; the Fisher information only says
+which springs are stiffer. Useful values lie between 0.01 and 10.
 """
 
 from __future__ import annotations
@@ -44,11 +45,6 @@ class Consolidation:
 
     def __init__(self, fisher: Mapping[str, Tensor], anchor: Mapping[str, Tensor], strength: float) -> None:
         self.fisher, self.anchor, self.strength = dict(fisher), dict(anchor), strength
-
-    @property
-    def trace(self) -> float:
-        """Σ F_i."""
-        return sum(float(f.sum()) for f in self.fisher.values())
 
     @torch.no_grad()
     def add_gradients(self, named: Mapping[str, torch.nn.Parameter]) -> float:
@@ -87,10 +83,14 @@ def consolidate(adapter: TrainAdapter, graphs: Sequence[Any], settings: Train, *
             signs = torch.randint(0, 2, p.forces.shape, generator=generator).to(p.forces) * 2 - 1
             add((signs * p.forces).sum(), weights.forces / (p.forces.numel() * PROJECTIONS), keep=True)
         add(p.energy.sum(), weights.energy, keep=False)
-    result = Consolidation(fisher, {name: p.detach().clone() for name, p in named.items()}, settings.ewc)
-    if not result.trace > 0:
+    trace, count = sum(float(f.sum()) for f in fisher.values()), sum(f.numel() for f in fisher.values())
+    if not trace > 0:
         raise AldriverError(
             "train.ewc: no trained weight matters to the general frames, so that none would be protected; "
             "give train.replay.elements, or set train.ewc to 0"
         )
-    return result
+    return Consolidation(
+        {name: f * (count / trace) for name, f in fisher.items()},
+        {name: p.detach().clone() for name, p in named.items()},
+        settings.ewc,
+    )

@@ -83,10 +83,16 @@ def test_a_frame_without_angles_is_not_changed_by_its_neighbours_in_the_batch(ch
     # nearest neighbours at 4.3 Å: bonds, but none shorter than the 3 Å of the angles
     sparse, dense = bulk("Cs", "bcc", a=5.0), bulk("Fe", "bcc", a=2.855)
     adapter = make_adapter(chgnet020)
-    graphs = [adapter.graph(a) for a in (sparse, dense)]
+    two = bulk("Fe", "bcc", a=2.9, cubic=True)
+    two.rattle(0.1, seed=1)
+    graphs = [adapter.graph(a) for a in (sparse, dense, sparse, two)]
     together = adapter.predict(graphs, training=False)
     for k, graph in enumerate(graphs):
         assert float(together.energy[k]) == pytest.approx(float(adapter.predict([graph], training=False).energy[0]))
+    singles = [adapter.predict([graph], training=False) for graph in graphs]
+    for name in ("forces", "stress", "magmoms"):
+        alone = torch.cat([getattr(p, name) for p in singles])
+        assert torch.allclose(getattr(together, name), alone, atol=1e-3 if name == "stress" else 5e-5)
     assert float(together.energy[0]) == pytest.approx(chgnet020.evaluate([sparse])[0].energy, abs=1e-5)
 
 
