@@ -66,10 +66,12 @@ def evaluate(
         groups += [str(atoms.info.get("group", file.stem)) for atoms in found]
     from aldriver.benchmark.evaluate import predict
     from aldriver.potentials import load
+    from aldriver.train.prepare import on_scale_of
 
     loaded = load(potential, device=device, head=head)
     with progress(f"Evaluating {loaded.name}", total=len(labelled)) as advance:
         predictions = predict(loaded, labelled, on_progress=advance.to)
+    labelled = on_scale_of(loaded, labelled)
     shift, origin = _shift(e0_shift, potential, loaded, labelled, predictions)
     result = {
         "potential": loaded.name,

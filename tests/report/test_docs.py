@@ -80,3 +80,29 @@ def test_every_command_is_documented():
     commands = re.findall(r'app\.command\("([a-z-]+)"\)', main)
     text = (DOCS / "cli.md").read_text()
     assert commands and [c for c in commands if f"`aldriver {c}" not in text] == []
+
+
+def examples():
+    """Each `aldriver` line of the pages and the README, without its comment."""
+    found = []
+    for page in [*PAGES, DOCS.parent / "README.md"]:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+            lines = [line.split(" #")[0].strip() for line in block.splitlines()]
+            found += [(page.name, line) for line in lines if line.startswith("aldriver ")]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), examples(), ids=lambda x: x)
+def test_commands_in_the_documentation_are_understood(page, line):
+    """Command, options and numbers of arguments; what they do is tested where they live."""
+    import typer
+
+    from aldriver.cli.main import app
+
+    group = typer.main.get_command(app)
+    name, *args = line.removeprefix("aldriver ").split()
+    context = group.make_context("aldriver", [name], resilient_parsing=True)
+    command = group.get_command(context, name)
+    assert command is not None, f"{page}: there is no `aldriver {name}`"
+    if not hasattr(command, "commands"):
+        command.make_context(name, args)
