@@ -172,7 +172,7 @@ class MACEPotential(NetworkPotential):
             sites, forces, stresses, layers = energy_forces_stress(self.module, batch, create_graph=False)
             rows = invariants(self.module, layers) if features else None
         counts = [len(g) for g in graphs]
-        energies, all_forces = torch.split(sites.detach().double(), counts), torch.split(forces, counts)
+        energies, all_forces = torch.split(sites.double(), counts), torch.split(forces, counts)
         all_rows = None if rows is None else torch.split(rows, counts)
         return [
             Prediction(

@@ -80,6 +80,9 @@ def energy_forces_stress(
     vectors = batch.vectors.requires_grad_(True)
     sites = site_outputs(module, batch)
     (gradient,) = torch.autograd.grad(sites.energies.sum(), [vectors], create_graph=create_graph)
+    if not create_graph:
+        vectors = vectors.detach()
+        sites = Sites(energies=sites.energies.detach(), layers=[rows.detach() for rows in sites.layers])
     sender, receiver = batch.edge_index
     forces = gradient.new_zeros(len(batch.species), 3)
     forces = forces.index_add(0, sender, gradient).index_add(0, receiver, -gradient)
