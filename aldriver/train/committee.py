@@ -145,7 +145,7 @@ def subset(frames: Sequence[Atoms], *, seed: int, member: int, size: int) -> lis
     order = order[member * len(order) // size :] + order[: member * len(order) // size]
     left_out: set[int] = set(groups[order[0]])
     for name in order[1:-1]:
-        if len(left_out) + len(groups[name]) > (1.0 - SHARE) * len(frames):
+        if len(left_out) + len(groups[name]) > round((1.0 - SHARE) * len(frames)):
             break
         left_out |= set(groups[name])
     return [atoms for i, atoms in enumerate(frames) if i not in left_out]

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 
 from aldriver.train.ema import MovingAverage
-from aldriver.train.schedule import FINAL_LR, learning_rate_factor
 
 
 def test_average_by_hand():
@@ -40,14 +37,3 @@ def test_decay_zero_is_no_average():
         p["w"].fill_(5.0)
     ema.update(p)
     assert float(ema.average["w"]) == 5.0
-
-
-def test_schedule_rises_then_falls_to_its_end():
-    factors = [learning_rate_factor(step, 100) for step in range(101)]
-    top = factors.index(max(factors))
-    assert 0 < top < 6
-    assert factors[0] < 0.25
-    assert all(a < b for a, b in pairwise(factors[: top + 1]))
-    assert all(a >= b for a, b in pairwise(factors[top:]))
-    assert factors[-1] == pytest.approx(FINAL_LR)
-    assert learning_rate_factor(0, 1) <= 1.0
