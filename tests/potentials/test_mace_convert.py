@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import pickle
@@ -24,6 +25,8 @@ from aldriver.potentials.mace_library import UNSAFE
 from aldriver.potentials.mace_vendor import save_vendor
 from aldriver.testing.contracts import check_potential
 from aldriver.testing.small_mace import small_mace, write_pickled
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("mace") is None, reason="mace is not installed here")
 
 
 @pytest.fixture(scope="module")

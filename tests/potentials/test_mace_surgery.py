@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from aldriver.potentials.mace import largest_differences
 from aldriver.potentials.mace_surgery import drawn_anew, with_elements, with_heads
 from aldriver.testing.small_mace import small_mace
 
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("mace") is None, reason="mace is not installed here")
 NON_LINEAR = {
     "interaction_cls": "RealAgnosticResidualNonLinearInteractionBlock",
     "interaction_cls_first": "RealAgnosticResidualNonLinearInteractionBlock",

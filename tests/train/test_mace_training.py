@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 
 import numpy as np
@@ -19,6 +20,7 @@ from aldriver.train.base import make_adapter
 from aldriver.train.loss import counts_of, loss_sums
 from aldriver.train.mace import LAYERS, MACEAdapter
 
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("mace") is None, reason="mace is not installed here")
 E0 = {"Fe": -3.75}
 
 
