@@ -31,7 +31,7 @@ from aldriver.core.errors import InputError
 from aldriver.core.records import dumps, jsonable
 from aldriver.potentials.mace import MACEPotential, chosen_head, largest_differences
 from aldriver.potentials.mace_arch import arch_of, build_module
-from aldriver.potentials.mace_library import UNSAFE, mace_library
+from aldriver.potentials.mace_library import UNSAFE, mace_library, mace_needs
 
 TIMEOUT_S = 900
 TOLERANCE = {"energy_meV_atom": 1e-2, "forces_meV_A": 1e-1, "stress_GPa": 1e-3}
@@ -203,8 +203,12 @@ def _write_safe_files(source: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
     content = source.read_bytes()
-    with mace_library():
-        model = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+    try:
+        with mace_library():
+            model = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+    except Exception as error:  # whatever unpickling brings up
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"could not be read as a MACE model ({first}){mace_needs()}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"holds a {type(model).__name__}, not a MACE model")
     arch = arch_of(model)

@@ -14,10 +14,13 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from importlib import metadata
 
 import torch
 
 UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+E3NN = "0.4"
+"""mace-torch pins it for the sake of its pickles; networks built from their weights run on newer ones as well."""
 
 
 @contextlib.contextmanager
@@ -54,3 +57,11 @@ def mace_library(*, dtype: torch.dtype | None = None, scripted: bool = False) ->
         torch.set_default_dtype(precision)
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
+
+
+def mace_needs() -> str:
+    """What is in the way of mace's own (pickled) files here; empty where nothing is."""
+    found = metadata.version("e3nn")
+    if found.startswith(f"{E3NN}."):
+        return ""
+    return f": mace's own files are read and written with e3nn {E3NN}, as mace-torch asks for; here is e3nn {found}"

@@ -12,7 +12,7 @@ from aldriver.core.store import atomic_write
 from aldriver.potentials.base import Potential
 from aldriver.potentials.mace import MACEPotential
 from aldriver.potentials.mace_arch import build_module
-from aldriver.potentials.mace_library import mace_library
+from aldriver.potentials.mace_library import mace_library, mace_needs
 
 
 def save_vendor(potential: Potential, path: Path) -> Path:
@@ -24,10 +24,12 @@ def save_vendor(potential: Potential, path: Path) -> Path:
     Raises
     ------
     InputError
-        When the potential is no MACE.
+        When the potential is no MACE, or e3nn is not the one mace-torch wants.
     """
     if not isinstance(potential, MACEPotential):
         raise InputError(f"{potential.name}: not a MACE potential")
+    if needs := mace_needs():
+        raise InputError(f"{path}: cannot be written here{needs}")
     arch = {key: value for key, value in potential.arch.items() if key != "head"}
     state = {name: tensor.cpu() for name, tensor in potential.module.state_dict().items()}
     module = build_module(arch, state, scripted=True).to(potential.dtype).eval()

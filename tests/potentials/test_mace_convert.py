@@ -159,7 +159,7 @@ def test_other_files_of_mace_are_explained(potential, tmp_path):
     with pytest.raises(InputError, match="class Linear cannot be used, only ScaleShiftMACE"):
         convert_model(tmp_path / "linear.model", trust_pickle=True)
     (tmp_path / "text.model").write_text("not a model")
-    with pytest.raises(InputError, match=r"text\.model: could not be read as a MACE model"):
+    with pytest.raises(InputError, match=r"text\.model: could not be read as a MACE model \("):
         convert_model(tmp_path / "text.model", trust_pickle=True)
     with pytest.raises(InputError, match="is a directory"):
         convert_model(tmp_path, trust_pickle=True)
@@ -222,9 +222,12 @@ def test_vendor_files_give_the_same_in_maces_calculator(two_heads, fe_frames, tm
         np.testing.assert_allclose(stress, p.stress, atol=tolerance)
 
 
-def test_only_mace_is_written_as_mace(eam_fe, tmp_path):
+def test_only_mace_is_written_as_mace(eam_fe, potential, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="not a MACE potential"):
         save_vendor(eam_fe, tmp_path / "x.model")
+    monkeypatch.setattr("aldriver.potentials.mace_library.E3NN", "0.3")
+    with pytest.raises(InputError, match=r"read and written with e3nn 0\.3, as mace-torch asks for; here is e3nn 0\."):
+        save_vendor(potential, tmp_path / "x.model")
 
 
 def test_edited_weights_are_refused(potential, tmp_path):
