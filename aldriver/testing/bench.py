@@ -287,7 +287,8 @@ if __name__ == "__main__":
 
     # under -m this file is '__main__': run the importable module, whose registry other modules add to
     import aldriver.testing.bench_mace
-    import aldriver.testing.bench_sevennet  # noqa: F401
+    import aldriver.testing.bench_sevennet
+    import aldriver.testing.bench_train  # noqa: F401
     from aldriver.testing.bench import main as entry
 
     sys.exit(entry())

@@ -113,6 +113,31 @@ def test_features_are_the_input_of_the_readout(chgnet030, fe_frames):
     np.testing.assert_allclose(got, seen[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("version", ["0.2.0", "0.3.0"])
+def test_last_layer_features_give_the_energy(version, fe_frames):
+    potential = CHGNetPotential.foundation(version, dtype="float64")
+    last = potential.module.mlp.layers[-1]
+    weights, bias = last.weight.detach().numpy()[0], float(last.bias)
+    reference = float(potential.module.composition_model.fc.weight[0, 25])
+    rows = potential.last_layer_features(fe_frames)
+    for atoms, phi, p in zip(fe_frames, rows, potential.evaluate(fe_frames), strict=True):
+        assert phi.shape == (len(atoms), len(weights))
+        assert (phi @ weights + bias + reference).sum() == pytest.approx(p.energy, abs=1e-9)
+
+
+def test_a_potential_without_a_last_layer_says_so(eam_fe, fe_frames):
+    with pytest.raises(InputError, match="no linear last layer"):
+        eam_fe.last_layer_features(fe_frames)
+
+
+def test_another_precision_is_the_same_network(chgnet020, fe_frames):
+    double = chgnet020.astype("float64")
+    assert (double.precision, chgnet020.precision) == ("float64", "float32")
+    assert double.fingerprint == chgnet020.fingerprint
+    for p, q in zip(double.evaluate(fe_frames), chgnet020.evaluate(fe_frames), strict=True):
+        np.testing.assert_allclose(p.forces, q.forces, atol=5e-5)
+
+
 def test_frames_without_angles_may_share_a_call(chgnet020, fe_frames):
     loose = bulk("Na", "bcc", a=4.3, cubic=True)
     frames = [fe_frames[1], loose, fe_frames[2], loose]
