@@ -77,12 +77,14 @@ def refine(
     InputError, AldriverError
         As :func:`aldriver.train.train`.
     """
-    from aldriver.train.attempts import train_attempts
+    from aldriver.train.attempts import train_attempts, with_attempt
 
     counts = _open(out, known, valid)
     attempts: list[dict[str, Any]] = []
     if settings.fallbacks:
         result, attempts = train_attempts(start, known, valid, settings, out, seed=seed, on_epoch=on_epoch)
+        if len(attempts) > 1:
+            settings = with_attempt(settings, settings.fallbacks[len(attempts) - 2])
     else:
         result = train(start, known, valid, settings, out, seed=seed, on_epoch=on_epoch)
     return _close(out, facts_of(result, out / POTENTIAL, start, settings, counts) | {"attempts": attempts})
@@ -139,6 +141,7 @@ def study(
         return _close(
             out, facts | {"accepted": False, "path": None, "reason": "no learning rate gave an accepted result"}
         )
+    settings = settings.model_copy(update={"learning_rate": found.best})
     return _close(out, facts | facts_of(found.result, out / POTENTIAL, start, settings, counts))
 
 

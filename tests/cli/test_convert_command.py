@@ -104,6 +104,13 @@ def test_the_head_of_a_mace_model(tmp_path, capsys):
     assert aldriver.load(f"mace:{tmp_path / 'out'}").head == "Default"
 
 
+def test_sevennet_to_its_own_file_and_back(tmp_path, sevennet_python):
+    there = converted(tmp_path, "sevennet:7net-0", tmp_path / "seven.pth")
+    assert there["family"] == "sevennet" and "SevenNetCalculator" in there["use"]
+    converted(tmp_path, tmp_path / "seven.pth", tmp_path / "back")
+    np.testing.assert_allclose(forces(tmp_path / "back"), forces("sevennet:7net-0"), atol=1e-5)
+
+
 def test_precision(tmp_path):
     converted(tmp_path, "chgnet:0.3.0", tmp_path / "double", "--dtype", "float64")
     assert aldriver.load(tmp_path / "double").precision == "float64"

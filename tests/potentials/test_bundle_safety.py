@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,3 +254,13 @@ def test_a_part_behind_a_link_or_exchanged_is_refused(nested, tmp_path):
     rewrite_config(folder, lambda c: c["parts"]["correction"].pop("sha256"))
     with pytest.raises(InputError, match="names no folder and SHA-256"):
         load(folder)
+
+
+def test_the_family_with_a_python_of_its_own(sevennet_python):
+    """This file, where sevenn can be imported; the name of this test does not match, so it does not call itself."""
+    command = [sevennet_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__)), "-k", "sevennet"]
+    command += ["-W", "ignore::DeprecationWarning"]  # sevenn compiles with TorchScript
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=root, text=True, capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "10 passed" in done.stdout

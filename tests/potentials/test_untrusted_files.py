@@ -129,6 +129,16 @@ def test_with_trust_it_runs_in_another_process_only(evil, mark, tmp_path, name):
     assert str(os.getpid()) not in mark.read_text().split()
 
 
+@pytest.mark.parametrize("name", ["model.pth", "nested.pth", "plain.pth"])
+def test_a_sevennet_file_where_sevennet_lives(evil, mark, tmp_path, sevennet_python, name):
+    with pytest.raises(InputError):
+        convert(evil / name, tmp_path / "out")
+    assert not mark.exists()
+    with pytest.raises(AldriverError):  # trusted: opened, and then it is no checkpoint
+        convert(evil / name, tmp_path / "out", trust_pickle=True)
+    assert mark.exists() and str(os.getpid()) not in mark.read_text().split()
+
+
 def test_trust_in_a_chgnet_file_changes_nothing(evil, mark, tmp_path):
     """chgnet's files never need it."""
     with pytest.raises(InputError, match="without running code"):
