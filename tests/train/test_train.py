@@ -11,6 +11,7 @@ from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.recipe_train import LossWeights, Train
 from aldriver.train import TrainResult, judge, train
 from aldriver.train.base import make_adapter
+from aldriver.train.guard import Probe, energies_per_atom
 from aldriver.train.loop import TrainingLoop
 from aldriver.train.loss import counts_of, loss_sums, total_loss
 from aldriver.train.metrics import measure
@@ -51,6 +52,9 @@ def test_history_tells_what_was_done(result, settings):
         assert all(line["terms"][k] > 0 for k in ("energy", "forces", "stress"))
         assert line["train_loss"] == pytest.approx(sum(getattr(s.weights, k) * v for k, v in line["terms"].items()))
         assert all(math.isfinite(v) for v in line["valid"].values())
+        assert line["drift"]["drift_meV_atom"] > 0
+        assert line["strategy"] == "naive"
+        assert line["replay_loss"] is line["ewc_penalty"] is None
     assert result.history[-1]["lr"] < result.history[1]["lr"] <= s.learning_rate
 
 
@@ -59,6 +63,68 @@ def test_each_term_was_seen_to_move_the_weights(result):
         assert result.checks[term]["active"]
         assert result.checks[term]["gradient_norm"] > 0
     assert 0 < result.checks["memory_GB"] < 4
+
+
+def test_the_guards_measured_the_potential_that_came_out(result, chgnet020):
+    best = result.history[result.best_epoch - 1]["drift"]
+    assert result.guards["drift_meV_atom"] == pytest.approx(best["drift_meV_atom"], rel=1e-3)
+    probe = Probe(chgnet020, exclude={"Fe"})
+    again = probe.drift(lambda frames: list(energies_per_atom(result.potential, frames)))
+    assert again["drift_meV_atom"] == pytest.approx(best["drift_meV_atom"], rel=1e-3)
+    assert "meV/atom" in result.guards["reason"]
+
+
+def test_forgetting_is_measured_against_the_foundation(chgnet020, iron, settings, result, tmp_path):
+    """The start has drifted already: a gentle training from it does not count from zero."""
+    frames = iron(2)
+    s = settings(epochs=1, learning_rate=1e-6, ema_decay=0.0)
+    refined = result.potential
+    own = train(refined, frames, frames, s, tmp_path / "own", seed=0)
+    against = train(refined, frames, frames, s, tmp_path / "foundation", seed=0, foundation=chgnet020)
+    assert own.history[0]["drift"]["drift_meV_atom"] < 0.5
+    assert against.history[0]["drift"]["drift_meV_atom"] == pytest.approx(result.guards["drift_meV_atom"], abs=0.5)
+
+
+def test_double_precision_inside_and_the_starts_precision_outside(chgnet020, iron, settings, tmp_path):
+    frames = iron(2)
+    outcome = train(chgnet020, frames, frames, settings(epochs=3, learning_rate=1e-4, dtype="float64"), tmp_path, seed=0)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]
+    assert {t.dtype for t in saved["model"].values()} == {torch.float64}
+    assert outcome.accepted
+    assert outcome.potential.precision == chgnet020.precision == "float32"
+
+
+def test_scratch_is_judged_against_what_came_in(chgnet020, iron, settings, tmp_path):
+    frames = iron(2)
+    outcome = train(chgnet020, frames, frames, settings(strategy="scratch", epochs=1), tmp_path, seed=0)
+    incoming = train(chgnet020, frames, frames, settings(strategy="zero-shot"), tmp_path / "0", seed=0)
+    assert outcome.before == incoming.before
+    assert outcome.after["loss"] > 2 * outcome.before["loss"], "one epoch from nothing"
+    assert not outcome.accepted
+    assert outcome.potential is chgnet020
+
+
+def test_labels_of_two_methods_are_refused(chgnet020, iron, settings, tmp_path):
+    frames = iron(4)
+    for k, atoms in enumerate(frames):
+        atoms.info["level"] = "PBE" if k else "r2SCAN"
+    with pytest.raises(InputError, match="2 levels of theory"):
+        train(chgnet020, frames[:2], frames[2:], settings(), tmp_path, seed=0)
+
+
+def test_heads_are_for_families_that_have_them(chgnet020, iron, settings, tmp_path):
+    s = settings(replay={"source": "self", "heads": "separate"})
+    with pytest.raises(InputError, match="have but one head"):
+        train(chgnet020, iron(2), iron(2), s, tmp_path, seed=0)
+
+
+def test_corrected_energies_are_what_chgnet_is_trained_on(chgnet020, iron, settings, tmp_path):
+    frames = iron(2)
+    for atoms in frames:
+        atoms.info["energy_corrected"] = atoms.get_potential_energy() + 1.0
+    raw = train(chgnet020, iron(2), iron(2), settings(strategy="zero-shot"), tmp_path, seed=0)
+    corrected = train(chgnet020, frames, frames, settings(strategy="zero-shot"), tmp_path, seed=0)
+    assert raw.e0_shift["Fe"] - corrected.e0_shift["Fe"] == pytest.approx(0.5, abs=1e-5)
 
 
 def test_the_teachers_energy_scale_is_met_by_a_shift(result):
