@@ -128,11 +128,19 @@ def build_module(
         }
         module: nn.Module = ScaleShiftMACE(num_elements=len(arguments["atomic_numbers"]), **references, **arguments)
     if not scripted:
-        for part in module.modules():  # e3nn keeps these names to script its code before every copy: not needed here
-            part.__dict__.pop("__codegen__", None)
+        _make_copyable(module)
     if not only_references:
         module.load_state_dict(state)
     return module
+
+
+def _make_copyable(module: nn.Module) -> None:
+    """What e3nn scripts before every copy, and weights of paths that are zero by symmetry, as ordinary parts."""
+    for part in module.modules():
+        part.__dict__.pop("__codegen__", None)
+        for name, weight in part.named_parameters(recurse=False):
+            if type(weight) is not nn.Parameter:
+                part._parameters[name] = nn.Parameter(weight.detach().clone())
 
 
 def _encoded(key: str, value: Any) -> Any:

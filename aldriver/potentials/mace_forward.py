@@ -114,7 +114,7 @@ def last_inputs(module: Any, layers: list[Tensor], head: Tensor) -> Tensor:
         hidden = _of_own_head(readout.non_linearity(readout.linear_1(inputs)), head, n_heads)
         if hasattr(readout, "linear_mid"):
             hidden = _of_own_head(readout.non_linearity(readout.linear_mid(hidden)), head, n_heads)
-        rows.append(hidden.reshape(len(head), n_heads, -1)[torch.arange(len(head)), head])
+        rows.append(hidden.reshape(len(head), n_heads, -1)[torch.arange(len(head), device=head.device), head])
     scale = torch.atleast_1d(module.scale_shift.scale)[head]
     return torch.cat(rows, dim=1) * scale[:, None]
 

@@ -1,14 +1,18 @@
-"""Small MACE networks for tests: made in a second, without data."""
+"""Small MACE networks for tests: made in a second without data, or taught by a few labelled frames."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from ase import Atoms
 from ase.data import atomic_numbers
 
+from aldriver.core.errors import AldriverError
 from aldriver.potentials.mace import MACEPotential
 from aldriver.potentials.mace_arch import E0, SCALE, SHIFT, build_module
 from aldriver.potentials.mace_vendor import save_vendor
@@ -63,6 +67,31 @@ def small_mace(
         torch.manual_seed(seed)
         module = build_module(arch, references, only_references=True)
     return MACEPotential(module, head=head, name="mace:small", dtype=dtype)
+
+
+def taught_mace(frames: Sequence[Atoms], *, epochs: int = 30, seed: int = 0, **small: Any) -> MACEPotential:
+    """A small MACE that has learnt from labelled frames (the last quarter validates): forces that mean something.
+
+    Parameters
+    ----------
+    small
+        As in :func:`small_mace`; E0 is by default the mean energy of an atom in `frames`.
+    """
+    from aldriver.core.frames import label_of
+    from aldriver.core.recipe_train import Train
+    from aldriver.train import train
+
+    elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
+    mean = float(np.mean([label_of(atoms, "energy") / len(atoms) for atoms in frames]))
+    start = small_mace(elements, **{"atomic_energies": dict.fromkeys(elements, mean), "seed": seed, **small})
+    settings = Train(epochs=epochs, learning_rate=1e-2, batch_size=2, ema_decay=0.9, e0_shift="never")
+    known = max(1, len(frames) * 3 // 4)
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(start, frames[:known], frames[known:], settings, Path(folder), seed=seed, name=start.name)
+    if not result.accepted:
+        raise AldriverError(f"the small MACE has learnt nothing: {result.reason}")
+    assert isinstance(result.potential, MACEPotential)
+    return result.potential
 
 
 def write_pickled(path: Path, potential: MACEPotential | None = None) -> Path:

@@ -48,6 +48,7 @@ ARCHITECTURES = {
     "one layer": {"num_interactions": 1, "hidden_irreps": "16x0e"},
     "last readout only": {"use_last_readout_only": True},
     "no cutoff in the basis": {"apply_cutoff": False},
+    "both parities": {"hidden_irreps": "16x0e+16x0o+16x1o+16x1e"},  # some paths are zero by symmetry
 }
 
 

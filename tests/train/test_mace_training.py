@@ -14,7 +14,7 @@ from aldriver.core.frames import with_labels, write_frames
 from aldriver.potentials.mace import largest_differences
 from aldriver.potentials.mace_library import mace_library
 from aldriver.potentials.mace_surgery import with_heads
-from aldriver.testing.small_mace import small_mace
+from aldriver.testing.small_mace import small_mace, taught_mace
 from aldriver.train import train
 from aldriver.train.base import make_adapter
 from aldriver.train.loss import counts_of, loss_sums
@@ -97,6 +97,14 @@ def test_training_reduces_all_errors_and_leaves_the_start_alone(single, iron, se
     assert result.potential.arch == single.arch
 
 
+def test_a_small_network_can_be_taught(iron):
+    frames, unseen = iron(16), iron(4, seed=5)
+    taught = taught_mace(frames, epochs=25)
+    off = [p.forces - a.get_forces() for a, p in zip(unseen, taught.evaluate(unseen), strict=True)]
+    size = [a.get_forces() for a in unseen]
+    assert np.sqrt(np.mean(np.square(off))) < 0.3 * np.sqrt(np.mean(np.square(size)))
+
+
 class Stop(Exception):
     pass
 
@@ -138,6 +146,15 @@ def test_freezing_leaves_the_layers_of_the_paper(strategy, layers, double, iron,
     before, after = double.module.state_dict(), result.potential.module.state_dict()
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == set(layers)
+
+
+def test_weights_of_paths_that_are_zero_by_symmetry_do_no_harm(iron, settings, tmp_path):
+    both = small_mace(("Fe",), atomic_energies=E0, hidden_irreps="8x0e+8x0o+8x1o+8x1e", dtype="float64")
+    frames = iron(6)
+    result = train(both, frames[:4], frames[4:], settings(dtype="float64", epochs=4), tmp_path, seed=0)
+    assert result.accepted, result.reason
+    two = with_heads(result.potential)
+    assert largest_differences(two, result.potential, frames)["energy_meV_atom"] < 1e-9
 
 
 def test_scratch_draws_all_weights_and_keeps_the_references(single, iron, settings, tmp_path):
