@@ -30,7 +30,7 @@ def test_labels_are_the_foundations_own(own, chgnet020):
 def test_campaign_and_chosen_elements_are_covered(own):
     elements = [next(iter(set(a.get_chemical_symbols()))) for a in own]
     assert set(elements) == {"Fe", "Cu"}
-    assert elements.count("Fe") == PER_ELEMENT
+    assert PER_ELEMENT / 2 <= elements.count("Fe") <= PER_ELEMENT
     assert all("head" not in a.info for a in own)
 
 
