@@ -30,7 +30,7 @@ PER_ELEMENT = 6
 MAX_FORCE_EV_A = 3.0
 """Cells with a larger force are left out: they are not near equilibrium, and a few stiff ones (carbon at 12 eV/Å) rule
 the replay loss. Measured on silicon (chgnet:0.2.0, 32 frames, learning rate 1e-3, 8 epochs), mean drift in meV/atom: 32
-without replay; with 2 replayed frames a step 105 with stiff cells and 50 without; with 6 a step and no stiff cells 17."""
+without replay; 105 with 2 replayed frames a step, 50 when no stiff cell is among them, 17 with 6 a step and none."""
 FOUNDATION_HEAD = "pt_head"
 KEY = "replay_key"
 
