@@ -74,7 +74,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Any]:
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

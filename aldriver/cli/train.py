@@ -29,8 +29,8 @@ FLAGS = {
     "valid_fraction": "--valid-fraction",
 }
 """Key of the settings: option that overrides it."""
-SHOWN = (("forces_mae_meV_A", "meV/Å"), ("energy_mae_meV_atom", "meV/atom"))
-"""Beside the bar: validation MAE."""
+SHOWN = (("F", "forces_mae_meV_A"), ("E", "energy_mae_meV_atom"))
+"""Beside the bar: MAE on the validation frames, meV/Å and meV/atom."""
 METRICS = (
     ("validation loss", "loss"),
     ("energy MAE (meV/atom)", "energy_mae_meV_atom"),
@@ -94,10 +94,10 @@ def train(
 
     known, unseen, split = standalone.sides(labelled, held_out, wanted, seed=seed)
     loaded = load(start, device=device, head=head)
-    log.print(f"{split}; strategy {wanted.strategy}", markup=False, highlight=False)
+    log.print(f"{loaded.name}, strategy {wanted.strategy}: {split}", markup=False, highlight=False, soft_wrap=True)
     runs = committee or len(rates or [0])
     common: dict[str, Any] = {"seed": seed}
-    with _interruptible(out), _bar(f"Refining {loaded.name}", out, runs * wanted.epochs) as common["on_epoch"]:
+    with _interruptible(out), _bar("Epochs", out, runs * wanted.epochs) as common["on_epoch"]:
         if committee is not None:
             result = standalone.refine_committee(loaded, known, unseen, wanted, out, size=committee, **common)
         elif rates is not None:
@@ -170,11 +170,9 @@ def _bar(title: str, out: Path, total: int) -> Iterator[Callable[[dict[str, Any]
 
         def epoch(line: dict[str, Any]) -> None:
             errors, drift = line["valid"], (line.get("drift") or {}).get("drift_meV_atom")
-            note = f"loss {line['train_loss']:.3g}, valid {number(errors['loss'], 3)}"
-            note += (
-                f": {number(errors['forces_mae_meV_A'], 3)} meV/Å, {number(errors['energy_mae_meV_atom'], 3)} meV/atom"
-            )
-            advance(note + (f", drift {drift:.2g}" if drift is not None else ""))
+            parts = [f"loss {line['train_loss']:.3g}"]
+            parts += [f"{name} {number(errors[key], 3)}" for name, key in SHOWN if errors.get(key) is not None]
+            advance(", ".join(parts) + (f", drift {drift:.2g}" if drift is not None else ""))
 
         yield epoch
 
