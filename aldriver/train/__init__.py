@@ -53,6 +53,8 @@ class TrainResult:
         was trained to an end.
     strategy
         As in the settings.
+    trained
+        What training gave, accepted or not (for a study of what was refused); None when nothing was trained.
     """
 
     potential: Potential
@@ -69,6 +71,7 @@ class TrainResult:
     trainable: int = 0
     guards: dict[str, Any] = field(default_factory=dict)
     strategy: str = "naive"
+    trained: Potential | None = None
 
 
 def train(
@@ -113,27 +116,42 @@ def train(
         When a loss term moves no weight, or a single frame does not fit into ``memory_limit_GB``.
     """
     from aldriver.train import prepare
+
+    prepare.check_sides(train_frames, valid_frames)
+    run = prepare.trainer_elsewhere(start, settings) or _train_here
+    return run(
+        start,
+        train_frames,
+        valid_frames,
+        settings,
+        Path(out),
+        seed=seed,
+        foundation=start if foundation is None else foundation,
+        on_epoch=on_epoch,
+        name=name,
+    )
+
+
+def _train_here(
+    start: Potential,
+    train_frames: Sequence[Atoms],
+    valid_frames: Sequence[Atoms],
+    settings: Train,
+    out: Path,
+    *,
+    seed: int,
+    foundation: Potential,
+    on_epoch: Callable[[dict[str, Any]], None] | None,
+    name: str | None,
+) -> TrainResult:
+    """In this process, with the shared loop."""
+    from aldriver.train import prepare
     from aldriver.train.guard import Probe, judge_forgetting
     from aldriver.train.loop import TrainingLoop
     from aldriver.train.loss import make_example
     from aldriver.train.metrics import measure
 
     started, cpu = time.perf_counter(), time.process_time()
-    foundation = start if foundation is None else foundation
-    prepare.check_sides(train_frames, valid_frames)
-    elsewhere = prepare.trainer_elsewhere(start, settings)
-    if elsewhere is not None:
-        return elsewhere(
-            start,
-            train_frames,
-            valid_frames,
-            settings,
-            out,
-            seed=seed,
-            foundation=foundation,
-            on_epoch=on_epoch,
-            name=name,
-        )
     prepare.refuse_mixed_devices(start, foundation)
     train_frames, valid_frames = (prepare.on_scale_of(start, side) for side in (train_frames, valid_frames))
     adapter = prepare.adapter_for(start, settings, [*train_frames, *valid_frames])
@@ -148,8 +166,8 @@ def train(
     if settings.strategy == "scratch":
         adapter.reset(seed)
     trainable = adapter.set_trainable(settings)
-    general = prepare.general_frames(foundation, train_frames, settings, Path(out), seed=seed)
-    replay = [make_example(adapter, atoms, None) for atoms in general] if settings.replay.weight > 0 else []
+    general = prepare.general_frames(foundation, train_frames, settings, out, seed=seed)
+    replays = settings.replay.source != "none" and settings.replay.weight > 0
     probe = Probe(foundation, exclude=prepare.elements_of(train_frames))
     energies = prepare.energy_reader(adapter)
     loop = TrainingLoop(
@@ -157,10 +175,10 @@ def train(
         examples,
         unseen,
         settings,
-        Path(out),
+        out,
         seed=seed,
         key=prepare.training_key(start, foundation, train_frames, valid_frames, general, settings, seed),
-        replay=replay if settings.replay.source != "none" else [],
+        replay=[make_example(adapter, atoms, None) for atoms in general] if replays else [],
         consolidation=prepare.consolidation(adapter, general, settings, seed=seed),
         drift=lambda: probe.drift(energies, adapter.elements),
         on_epoch=on_epoch,
@@ -189,6 +207,7 @@ def train(
         trainable=sum(p.numel() for n, p in adapter.module.named_parameters() if n in set(trainable)),
         guards=guards,
         strategy=settings.strategy,
+        trained=refined if state.best_epoch > 0 else None,
     )
 
 
