@@ -62,12 +62,13 @@ def test_every_replayed_frame_has_its_turn(made):
     assert any(loop._replay_order() != order for loop.state.epoch in range(1, 5))
 
 
+@pytest.mark.slow
 def test_replay_keeps_what_the_foundation_says(chgnet020, iron, settings, tmp_path):
-    frames = iron(4)
+    frames = iron(3)
     results = {}
     for weight in (0.0, 3.0):
         changes = {"epochs": 10, "batch_size": 1, "learning_rate": 2e-4, "schedule": "constant"}
-        s = settings(**changes, replay={"source": "self", "weight": weight, "per_step": 4})
+        s = settings(**changes, replay={"source": "self", "weight": weight, "per_step": 4, "elements": ["Cr"]})
         results[weight] = train(chgnet020, frames, frames, s, tmp_path / str(weight), seed=0)
     off, on = results[0.0], results[3.0]
     assert [line["replay_loss"] for line in off.history] == [None] * 10
