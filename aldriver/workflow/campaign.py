@@ -258,7 +258,7 @@ def absolute(recipe: Recipe, base: Path) -> Recipe:
         family, colon, rest = ref.partition(":")
         if (base / ref).is_dir():
             return str((base / ref).resolve())
-        if colon and family == "eam" and (base / rest).is_file():
+        if colon and family in ("eam", "mace") and (base / rest).exists():
             return f"{family}:{(base / rest).resolve()}"
         return ref
 

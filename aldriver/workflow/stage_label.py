@@ -42,12 +42,14 @@ def collect_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
 
     with publishing(campaign, "collect", generation, campaign.stage(generation, "label")) as (tmp, _):
         good, fates = [], []
+        spec = _labeler(campaign)[1]
+        level = f"{spec.engine}: {spec.method} ({spec.digest()[:8]})"
         for i, frame in enumerate(selected_frames(campaign, generation)):
             key, label = _found(campaign, frame)
             if label is not None:
                 _record(campaign, generation, i, label)
                 if label.ok:
-                    good.append(_labelled(label, frame))
+                    good.append(_labelled(label, frame, level))
             fates.append(_fate(frame, key, label))
         write_frames(tmp / "dataset.extxyz", good)
         (tmp / "labels.json").write_text(dumps(fates))
@@ -113,8 +115,9 @@ def _found(campaign: Campaign, frame: Atoms) -> tuple[str, Label | None]:
     return key, read_label(folder) if is_published(folder) else None
 
 
-def _labelled(label: Label, frame: Atoms) -> Atoms:
+def _labelled(label: Label, frame: Atoms, level: str) -> Atoms:
     out = label.labelled(frame)
+    out.info["level"] = level
     out.info |= {k: frame.info[k] for k in ("origin", "ratio") if k in frame.info}
     return out
 

@@ -90,42 +90,62 @@ def _train(
     out: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    from aldriver.train import train
+    from aldriver.train.attempts import train_attempts
 
     recipe = campaign.recipe
+    foundation = load_potential(campaign, campaign.potential(campaign.decision(0)["promoted"]), "train")
     first = 0 if recipe.train.start == "foundation" else generation - 1
     start = load_potential(campaign, campaign.potential(campaign.decision(first)["promoted"]), "train")
     progress.update(0, recipe.train.epochs, f"{len(known)} frames")
 
     def epoch(line: dict[str, Any]) -> None:
-        done = int(line.get("epoch", progress.state["done"] + 1))
-        progress.update(done, recipe.train.epochs, f"{len(known)} frames")
+        progress.update(int(line["epoch"]), int(line["epochs"]), f"{len(known)} frames, {line['strategy']}")
 
     work.mkdir(parents=True, exist_ok=True)
-    seed = seed_for(recipe.seed, "train", generation)
-    name = f"{campaign.name} generation {generation}"
-    result = train(start, known, valid, recipe.train, work, seed=seed, on_epoch=epoch, name=name)
-    history = work / "history.jsonl"
-    (out / "history.jsonl").write_text(history.read_text() if history.is_file() else "")
+    result, attempts = train_attempts(
+        start,
+        known,
+        valid,
+        recipe.train,
+        work,
+        seed=seed_for(recipe.seed, "train", generation),
+        foundation=foundation,
+        on_epoch=epoch,
+        name=f"{campaign.name} generation {generation}",
+    )
+    for k in range(len(attempts)):
+        history = work / f"attempt-{k}" / "history.jsonl"
+        last = k == len(attempts) - 1
+        name = "history.jsonl" if last else f"history-attempt-{k}.jsonl"
+        (out / name).write_text(history.read_text() if history.is_file() else "")
     facts = {
         "accepted": result.accepted,
-        "reason": result.reason,
+        "reason": _reason(result, attempts),
+        "attempts": attempts,
         "e0_shift": result.e0_shift,
         "before": result.before,
         "after": result.after,
+        "guards": result.guards,
         "best_epoch": result.best_epoch,
         "checks": result.checks,
         "trainable": result.trainable,
         "seconds": result.seconds,
         "cpu_s": result.cpu_s,
         "start": start.fingerprint,
-        "strategy": recipe.train.strategy,
+        "strategy": result.strategy,
         "fingerprint": None,
         "potential": None,
     }
     if result.accepted:
         facts |= _publish(campaign, generation, start.fingerprint, result, known, valid, out, progress)
     return facts
+
+
+def _reason(result: TrainResult, attempts: list[dict[str, Any]]) -> str:
+    """What decided it; of several attempts, what became of each."""
+    if len(attempts) < 2:
+        return result.reason
+    return "; ".join(f"{attempt['strategy']}: {attempt['reason']}" for attempt in attempts)
 
 
 def _publish(
@@ -152,6 +172,8 @@ def _publish(
         "n_train": len(known),
         "n_valid": len(valid),
         "validation": result.after,
+        "strategy": result.strategy,
+        "guards": result.guards,
     }
     folder = publish_potential(campaign, potential, detector, card)
     write_predictions(out / "predictions_test.npz", potential, test_frames(campaign) or valid, result.e0_shift)

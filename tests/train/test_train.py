@@ -87,7 +87,9 @@ def test_forgetting_is_measured_against_the_foundation(chgnet020, iron, settings
 
 def test_double_precision_inside_and_the_starts_precision_outside(chgnet020, iron, settings, tmp_path):
     frames = iron(2)
-    outcome = train(chgnet020, frames, frames, settings(epochs=3, learning_rate=1e-4, dtype="float64"), tmp_path, seed=0)
+    outcome = train(
+        chgnet020, frames, frames, settings(epochs=3, learning_rate=1e-4, dtype="float64"), tmp_path, seed=0
+    )
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]
     assert {t.dtype for t in saved["model"].values()} == {torch.float64}
     assert outcome.accepted

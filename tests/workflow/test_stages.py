@@ -202,7 +202,7 @@ def test_a_training_that_is_refused_holds_the_generation(real, monkeypatch):
             seconds=0.0,
         )
 
-    monkeypatch.setattr(aldriver.train, "train", refuse)
+    monkeypatch.setattr("aldriver.train.attempts.train", refuse)
     with publish(real.stage(2, "label")) as tmp:
         data = read_frames(real.stage(1, "label") / "dataset.extxyz")
         for i, atoms in enumerate(data):

@@ -1,0 +1,56 @@
+"""The figure of the learning-curve study: error and drift against the number of frames. The runs: ``testing/``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+COLOURS = {"scratch": "#8c8c8c", "naive": "#d1495b", "model-5": "#edae49", "default": "#00798c"}
+MARKERS = {"scratch": "x", "naive": "o", "model-5": "s", "default": "D"}
+ROWS = (
+    ("force RMSE (meV/Å)", lambda run: run["test"]["forces_rmse_meV_A"]),
+    ("energy RMSE (meV/atom)", lambda run: run["test"]["energy_rmse_meV_atom"]),
+    ("stress RMSE (GPa)", lambda run: run["test"]["stress_rmse_GPa"]),
+    ("drift on other elements (meV/atom)", lambda run: run["others"]["mean"]),
+)
+
+
+def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
+    """One column per data set, one row per error, one line per strategy; zero-shot as a dashed line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    plain = [run for run in runs if not run["leave_out"]]
+    columns = list(dict.fromkeys(run["data"] for run in plain))
+    if not columns:
+        return
+    size = (3.3 * len(columns), 2.5 * len(ROWS))
+    figure, grid = pyplot.subplots(len(ROWS), len(columns), figsize=size, sharex="col", squeeze=False)
+    for at, data in enumerate(columns):
+        here = [run for run in plain if run["data"] == data]
+        for row, (title, value) in enumerate(ROWS):
+            axes = grid[row][at]
+            for strategy, colour in COLOURS.items():
+                line = sorted((run["n_train"], value(run)) for run in here if run["strategy"] == strategy)
+                line = [(n, y) for n, y in line if y is not None]
+                if line:
+                    axes.plot(*zip(*line, strict=True), color=colour, marker=MARKERS[strategy], ms=5, label=strategy)
+            for run in here:
+                if run["strategy"] == "zero-shot" and value(run):
+                    axes.axhline(value(run), color="black", ls="--", lw=1, label="zero-shot")
+            axes.set(xscale="log", yscale="log")
+            axes.grid(alpha=0.25, which="both")
+            if row == 0:
+                axes.set_title(data)
+            if at == 0:
+                axes.set_ylabel(title, fontsize=9)
+            if row == len(ROWS) - 1:
+                axes.set_xlabel("training frames")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncol=len(labels), frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.97))
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,232 @@
+"""Learning curves on public DFT data: what each strategy learns from how many frames, and what it forgets.
+
+Each run trains once, is written to its own file and never computed twice; the script may be interrupted and started
+again, and several processes may share the work (``--part 1/2`` and ``--part 2/2``). At the end all files are gathered
+into one JSON and one figure (``docs/learning_curves.json``, ``docs/learning_curves.png``).
+
+Every fraction gets the same number of optimizer steps, so that few frames are seen more often, as in a campaign.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aldriver.core.errors import InputError
+from aldriver.core.frames import read_frames
+from aldriver.core.recipe_train import Train
+from aldriver.core.records import dumps, read_json
+from aldriver.core.store import atomic_write
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from aldriver.potentials import Potential
+
+POOL, VALID, SEED = 40, 10, 11
+"""Frames that are 100 %, frames the best epoch is chosen on, and the seed of everything."""
+STEPS, BATCH = 300, 2
+OTHERS = 5
+"""Test frames of each other element on which the drift is measured."""
+FRACTIONS = (0.05, 0.1, 0.2, 1.0)
+DATA: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "Cu": (("mlearn/Cu_train_from_snap.extxyz",), ("mlearn/Cu_test.extxyz",)),
+    "Mo": (("mlearn/Mo_train.extxyz",), ("mlearn/Mo_test.extxyz",)),
+    "Si": (("mlearn/Si_train.extxyz",), ("mlearn/Si_test.extxyz",)),
+    "Mo-Nb,W": (
+        ("monbtaw/NbMo_SS.extxyz", "monbtaw/MoW_SS.extxyz", "monbtaw/Mo_Elastic.extxyz"),
+        ("monbtaw/NbMo_Test.extxyz", "monbtaw/MoW_Test.extxyz"),
+    ),
+}
+"""Name: files of training frames, files of test frames."""
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "scratch": {"strategy": "scratch", "replay": {"source": "none"}},
+    "naive": {"strategy": "naive", "replay": {"source": "none"}},
+    "model-5": {"strategy": "model-5", "replay": {"source": "none"}},
+}
+"""Name in the study: keys of the recipe's ``train`` block."""
+PROBES = {
+    "Cu": "mlearn/Cu_test.extxyz",
+    "Mo": "mlearn/Mo_test.extxyz",
+    "Si": "mlearn/Si_test.extxyz",
+    "Nb": "monbtaw/Nb_Test.extxyz",
+    "W": "monbtaw/W_Test.extxyz",
+}
+"""Element: frames on which the drift from the foundation is measured (no label is used)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training.
+
+    Attributes
+    ----------
+    start
+        As in ``aldriver.load``.
+    data
+        A key of :data:`DATA`.
+    fraction
+        Of the pool.
+    leave_out
+        Dopant the test is about: no frame with it is trained on (``strict``), or a few are (``relaxed``).
+    """
+
+    start: str
+    data: str
+    strategy: str
+    fraction: float = 1.0
+    leave_out: str = ""
+    rule: str = ""
+
+    @property
+    def name(self) -> str:
+        """Also the name of its file."""
+        start = self.start.replace(":", "-").rpartition("/")[2]
+        parts = [start, self.data.replace(",", "-"), self.strategy, f"{100 * self.fraction:g}"]
+        return "_".join(parts + ([f"without-{self.leave_out}-{self.rule}"] if self.leave_out else []))
+
+
+def runs() -> list[Run]:
+    """All trainings of the study, the most telling first."""
+    chgnet, found = "chgnet:0.2.0", list[Run]()
+    for data, fractions in (("Si", FRACTIONS), ("Mo", FRACTIONS), ("Mo-Nb,W", FRACTIONS), ("Cu", (0.1, 1.0))):
+        found.append(Run(start=chgnet, data=data, strategy="zero-shot"))
+        found += [
+            Run(start=chgnet, data=data, strategy=strategy, fraction=fraction)
+            for fraction in reversed(fractions)
+            for strategy in STRATEGIES
+        ]
+    for dopant in ("Nb", "W"):
+        found += [
+            Run(start=chgnet, data="Mo-Nb,W", strategy=strategy, leave_out=dopant, rule=rule)
+            for rule in ("strict", "relaxed")
+            for strategy in ("scratch", "naive", "model-5")
+        ]
+    return found
+
+
+def settings_of(run: Run, n_frames: int) -> Train:
+    """Defaults of the recipe, with the same number of steps for every run."""
+    values = dict(STRATEGIES.get(run.strategy, {"strategy": run.strategy}))
+    steps_per_epoch = -(-n_frames // BATCH)
+    epochs = max(1, round(STEPS / steps_per_epoch))
+    return Train.model_validate({"epochs": epochs, "batch_size": BATCH} | values)
+
+
+def frames_of(run: Run, data: Path) -> tuple[list[Atoms], list[Atoms], list[Atoms]]:
+    """Training, validation and test frames of a run; smaller fractions are part of larger ones."""
+    from aldriver.train.splits import iid_split, leave_one_dopant_out, nested_subsets
+
+    known, test = ([f for file in files for f in _read(data, file)] for files in DATA[run.data])
+    if run.leave_out:
+        known += _read(data, "monbtaw/NbW_SS.extxyz")
+        test = [f for f in test if run.leave_out in f.get_chemical_symbols()]
+        sides = leave_one_dopant_out(known, "Mo", run.leave_out, rule=run.rule, seed=SEED)  # type: ignore[arg-type]
+    else:
+        sides = iid_split(known, seed=SEED)
+    pool = _some([known[i] for i in sides.train], POOL)
+    valid = _some([known[i] for i in sides.valid], VALID)
+    chosen = nested_subsets(pool, [run.fraction], seed=SEED, by="frame")[0]
+    return [pool[i] for i in chosen], valid, test
+
+
+def compute(run: Run, data: Path, work: Path) -> dict[str, Any]:
+    """Train and measure: errors on the published test frames, drift on other elements and on the general probe."""
+    from aldriver.benchmark.evaluate import evaluate
+    from aldriver.potentials import load
+    from aldriver.train import train
+
+    foundation = load(run.start)
+    known, valid, test = frames_of(run, data)
+    settings = settings_of(run, len(known))
+    result = train(foundation, known, valid, settings, work, seed=SEED, name=run.name)
+    potential = result.trained or result.potential
+    shift = result.e0_shift
+    return {
+        **asdict(run),
+        "n_train": len(known),
+        "n_valid": len(valid),
+        "n_test": len(test),
+        "epochs": settings.epochs,
+        "learning_rate": settings.learning_rate,
+        "accepted": result.accepted,
+        "reason": result.reason,
+        "trainable": result.trainable,
+        "valid_before": result.before,
+        "valid_after": result.after,
+        "test": dict(evaluate(potential, test, e0_shift=shift)),
+        "test_foundation": dict(evaluate(foundation, test, e0_shift=shift)),
+        "probe": {k: v for k, v in result.guards.items() if k != "reason"},
+        "others": drift_on_others(foundation, potential, run, data),
+        "cpu_s": round(result.cpu_s, 1),
+    }
+
+
+def drift_on_others(foundation: Potential, potential: Potential, run: Run, data: Path) -> dict[str, float]:
+    """RMS change of the energy (meV/atom) on DFT-sampled frames of elements that were not trained on, and the mean."""
+    trained = set(run.data.replace(",", "-").split("-"))
+    found = {}
+    for element, file in PROBES.items():
+        if element in trained:
+            continue
+        frames = _some(_read(data, file), OTHERS)
+        pairs = zip(potential.evaluate(frames, stress=False), foundation.evaluate(frames, stress=False), strict=True)
+        change = [1e3 * (a.energy - b.energy) / len(f) for f, (a, b) in zip(frames, pairs, strict=True)]
+        found[element] = float(np.sqrt(np.mean(np.square(change))))
+    return found | {"mean": float(np.mean(list(found.values())))}
+
+
+def _read(data: Path, file: str) -> list[Atoms]:
+    if not (data / file).is_file():
+        raise InputError(f"{data / file}: missing; give the folder that holds mlearn/ and monbtaw/ with --data")
+    return read_frames(data / file, labelled=True)
+
+
+def _some(frames: Sequence[Atoms], count: int) -> list[Atoms]:
+    order = np.random.default_rng(SEED).permutation(len(frames))[:count]
+    return [frames[i] for i in sorted(order)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compute what is missing, then gather all results and draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with mlearn/ and monbtaw/")
+    parser.add_argument("--work", type=Path, default=Path("campaigns/learning-curves"))
+    parser.add_argument("--part", default="1/1", help="k/n: every n-th run, from the k-th")
+    parser.add_argument("--only", default="", help="runs whose name contains this")
+    parser.add_argument("--results", type=Path, default=Path("docs/learning_curves.json"))
+    options = parser.parse_args(argv)
+    part, parts = (int(x) for x in options.part.split("/"))
+    chosen = [run for run in runs() if options.only in run.name][part - 1 :: parts]
+    for k, run in enumerate(chosen, start=1):
+        path = options.work / f"{run.name}.json"
+        if path.is_file():
+            continue
+        started = time.time()
+        print(f"[{k}/{len(chosen)}] {run.name}", end="", flush=True)
+        facts = compute(run, options.data, options.work / run.name)
+        atomic_write(path, dumps(facts))
+        error = facts["test"]["forces_rmse_meV_A"]
+        print(
+            f": {error:.0f} meV/Å, drift {facts['others']['mean']:.1f} meV/atom, {time.time() - started:.0f} s",
+            flush=True,
+        )
+    gathered = [read_json(p) for run in runs() if (p := options.work / f"{run.name}.json").is_file()]
+    text = {"what": __doc__, "settings": {"pool": POOL, "steps": STEPS, "batch": BATCH, "seed": SEED}, "runs": gathered}
+    atomic_write(options.results, dumps(text))
+    from aldriver.report.learning_curves import draw
+
+    draw(gathered, options.results.with_suffix(".png"))
+    print(f"{len(gathered)} of {len(runs())} runs in {options.results}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
