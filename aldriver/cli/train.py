@@ -58,6 +58,9 @@ def train(
         str | None, typer.Option("--replay", help="self: cells labelled by START itself; none; or a labelled FILE.")
     ] = None,
     replay_weight: Annotated[float | None, typer.Option("--replay-weight", help="Of replayed frames' loss.")] = None,
+    ewc: Annotated[
+        float | None, typer.Option("--ewc", min=0, help="How strongly weights that general knowledge needs are held.")
+    ] = None,
     committee: Annotated[int | None, typer.Option("--committee", min=2, help="Train so many members.")] = None,
     learning_rates: Annotated[
         str | None, typer.Option("--learning-rates", help="Study: try each, e.g. 1e-4,3e-4,1e-3, and keep the best.")
@@ -82,8 +85,8 @@ def train(
         raise InputError("--committee and --learning-rates: one at a time; study the learning rate first")
     given = {
         "strategy": strategy, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
-        "replay.source": replay, "replay.weight": replay_weight, "dtype": dtype, "memory_limit_GB": memory_limit_GB,
-        "valid_fraction": valid_fraction,
+        "replay.source": replay, "replay.weight": replay_weight, "ewc": ewc, "dtype": dtype,
+        "memory_limit_GB": memory_limit_GB, "valid_fraction": valid_fraction,
     }  # fmt: skip
     wanted = train_settings(settings, {key: value for key, value in given.items() if value is not None})
     rates = _rates(learning_rates) if learning_rates is not None else None

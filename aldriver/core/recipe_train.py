@@ -13,7 +13,7 @@ from aldriver.core.section import Element, Positive, Section
 class LossWeights(Section):
     """Weights of the Huber terms."""
 
-    energy: Annotated[float, Field(ge=0)] = 1.0
+    energy: Annotated[float, Field(ge=0)] = 3.0
     forces: Annotated[float, Field(ge=0)] = 1.0
     stress: Annotated[float, Field(ge=0)] = 0.1
     magmoms: Annotated[float, Field(ge=0)] = Field(
@@ -51,7 +51,7 @@ class Replay(Section):
     weight: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="of the replayed frames' loss, beside that of the new frames"
     )
-    per_step: int = Field(default=2, ge=1, description="replayed frames in every step")
+    per_step: int = Field(default=6, ge=1, description="replayed frames in every step")
     elements: list[Element] = Field(
         default_factory=list,
         description="`self`: besides the campaign's; empty = their neighbours in the periodic table",
@@ -120,7 +120,8 @@ class Train(Section):
     )
     replay: Replay = Replay()
     ewc: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="strength of elastic weight consolidation (Kirkpatrick et al. 2017); 0 = off"
+        default=0.2,
+        description="elastic weight consolidation (Kirkpatrick et al. 2017), not for scratch and delta; 0 = off",
     )
     lora: Lora = Lora()
     delta: Delta = Delta()

@@ -31,7 +31,7 @@ from aldriver.testing.bench import BenchResult, Skipped, bench
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mlearn"
 VERSION = "0.3.0"
-SETTINGS = Train(epochs=5, batch_size=4, learning_rate=1e-3, memory_limit_GB=64.0, e0_shift="never")
+SETTINGS = Train(epochs=5, batch_size=4, learning_rate=1e-3, memory_limit_GB=64.0, e0_shift="never", ewc=0.0)
 PER_ELEMENT = (12, 4)
 """Training and validation frames of Mo and of Si."""
 NO_WORSE = 1 / 1.1

@@ -59,6 +59,8 @@ def check_terms(
         report["replay"] = _check_replay(adapter, named, replay, settings)
     if consolidation is not None:
         report["ewc"] = {"active": True, "strength": consolidation.strength}
+    elif settings.ewc > 0:
+        report["ewc"] = {"active": False, "reason": "there is no general knowledge to keep"}
     return report
 
 

@@ -146,30 +146,32 @@ def general_frames(
     """Labelled frames of general knowledge for replay and consolidation; none where neither is on."""
     replay = settings.replay
     wanted = replay.source != "none" and replay.weight > 0
-    if not wanted and settings.ewc == 0:
+    if not wanted and not consolidates(settings):
         return []
     from aldriver.train.replay import replay_frames
 
-    if replay.source == "none":
-        replay = replay.model_copy(update={"source": "self"})
     out.mkdir(parents=True, exist_ok=True)
-    return replay_frames(foundation, elements_of(train_frames), replay, seed=seed, cache=out / "replay.extxyz")
+    elements, cache = elements_of(train_frames), out / "replay.extxyz"
+    if replay.source != "none":
+        return replay_frames(foundation, elements, replay, seed=seed, cache=cache)
+    try:
+        replay = replay.model_copy(update={"source": "self"})
+        return replay_frames(foundation, elements, replay, seed=seed, cache=cache)
+    except InputError:
+        return []  # a potential without a single crystal near equilibrium has no general knowledge to hold on to
+
+
+def consolidates(settings: Train) -> bool:
+    """Whether weights are held near those of the start; ``scratch`` has nothing to keep."""
+    return settings.ewc > 0 and settings.strategy != "scratch"
 
 
 def consolidation(
     adapter: TrainAdapter, general: Sequence[Atoms], settings: Train, *, seed: int
 ) -> Consolidation | None:
-    """The penalty of elastic weight consolidation, where it is on.
-
-    Raises
-    ------
-    InputError
-        With strategy ``scratch``, which has nothing to keep.
-    """
-    if settings.ewc == 0:
+    """The penalty of elastic weight consolidation, where it is on and there is something to keep."""
+    if not general or not consolidates(settings):
         return None
-    if settings.strategy == "scratch":
-        raise InputError("train.ewc keeps weights near those of the start; strategy 'scratch' has no such weights")
     from aldriver.train.ewc import consolidate
 
     return consolidate(adapter, [adapter.graph(atoms) for atoms in general], settings, seed=seed)

@@ -44,7 +44,7 @@ def iron(eam_fe):
 
 
 def settings(**changes) -> Train:
-    return Train.model_validate({"epochs": 2, "batch_size": 2, "learning_rate": 1e-3} | changes)
+    return Train.model_validate({"epochs": 2, "batch_size": 2, "learning_rate": 1e-3, "ewc": 0} | changes)
 
 
 def test_the_adapter_says_what_the_potential_says(sevennet, alloy):

@@ -42,7 +42,7 @@ def settings() -> Callable[..., Train]:
     """settings(...): of a training that takes a second or two."""
 
     def make(**changes: Any) -> Train:
-        return Train.model_validate({"epochs": 3, "batch_size": 2, "learning_rate": 1e-3} | changes)
+        return Train.model_validate({"epochs": 3, "batch_size": 2, "learning_rate": 1e-3, "ewc": 0} | changes)
 
     return make
 

@@ -33,6 +33,7 @@ SAME = {
     "batch_size": BATCH,
     "ema_decay": DECAY,
     "e0_shift": "never",
+    "ewc": 0,
 }
 
 
