@@ -131,7 +131,11 @@ class Train(Section):
     guard: Guard = Guard()
     fallbacks: list[Attempt] = Field(default_factory=list, description="tried in turn when a guard refuses the result")
     valid_fraction: Annotated[float, Field(gt=0, lt=0.9)] = 0.15
-    e0_shift: Literal["auto", "never", "always"] = Field(
-        default="auto", description="least-squares shift of reference energies onto the potential's"
+    e0_shift: Literal["auto", "never", "always", "isolated"] = Field(
+        default="auto",
+        description="shift of reference energies onto the potential's: least squares, or by `isolated` atoms",
+    )
+    isolated_atoms_eV: dict[Element, float] = Field(
+        default_factory=dict, description="e0_shift isolated: energy of each isolated atom in the reference method"
     )
     memory_limit_GB: Positive = Field(default=4.0, description="the batch is cut until training fits")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from aldriver.core.recipe_train import Train
     from aldriver.potentials.base import Potential
-    from aldriver.train.base import TrainAdapter
+
 
 __all__ = ["Split", "TrainResult", "fit_e0_shift", "group_split", "shifted_energy", "train"]
 
@@ -155,11 +155,10 @@ def _train_here(
     prepare.refuse_mixed_devices(start, foundation)
     train_frames, valid_frames = (prepare.on_scale_of(start, side) for side in (train_frames, valid_frames))
     adapter = prepare.adapter_for(start, settings, [*train_frames, *valid_frames])
-    shift = fit_e0_shift(
-        train_frames, start, mode=settings.e0_shift, predicted=_energies(adapter, train_frames, settings)
-    )
-    examples = [make_example(adapter, atoms, shift) for atoms in train_frames]
-    unseen = [make_example(adapter, atoms, shift) for atoms in valid_frames]
+    shifts = prepare.energy_shifts(adapter, start, train_frames, settings)
+    shift = shifts[""]
+    examples = [make_example(adapter, atoms, shifts[prepare.head_of(atoms)]) for atoms in train_frames]
+    unseen = [make_example(adapter, atoms, shifts[prepare.head_of(atoms)]) for atoms in valid_frames]
     before = measure(adapter, unseen, settings)
     if settings.strategy == "zero-shot":
         return _zero_shot(start, shift, before, started, cpu)
@@ -184,6 +183,8 @@ def _train_here(
         on_epoch=on_epoch,
     )
     state = loop.run()
+    if len(shifts) > 1:
+        state.checks["e0_shift_by_head"] = {head: by for head, by in shifts.items() if head}
     after = measure(adapter, unseen, settings)
     accepted, reason = judge(before["loss"], after["loss"], state.best_epoch, state.stopped)
     refined = prepare.in_precision(adapter.potential(name or _refined_name(start.name)), like=start)
@@ -240,13 +241,6 @@ def _zero_shot(
         cpu_s=time.process_time() - cpu,
         strategy="zero-shot",
     )
-
-
-def _energies(adapter: TrainAdapter, frames: Sequence[Atoms], settings: Train) -> list[float] | None:
-    """Total energies (eV) of the incoming potential, where a shift may need them."""
-    if settings.e0_shift == "never":
-        return None
-    return [float(adapter.predict([adapter.graph(a)], training=False).energy) * len(a) for a in frames]
 
 
 def _refined_name(name: str) -> str:

@@ -114,15 +114,24 @@ class TrainAdapter(ABC):
         """
         raise InputError(f"train.proxies: not available for {self.family} potentials")
 
-    def separate_heads(self) -> None:
-        """Give the foundation a head of its own beside the refined one, both starting as the same (multihead replay).
+    def separate_heads(self, names: Sequence[str] = ("pt_head",), *, refined: bool = True) -> None:
+        """Give levels of theory, or the foundation, heads of their own; all start as the one that is refined.
+
+        Parameters
+        ----------
+        names
+            Heads beside the refined one; ``pt_head`` is the foundation's (multihead replay).
+        refined
+            Whether there is a refined head beside them; without, the last of `names` speaks for the potential.
 
         Raises
         ------
         InputError
             Where the family has no heads.
         """
-        raise InputError(f"train.replay.heads 'separate': {self.family} networks have but one head (MACE has several)")
+        raise InputError(
+            f"frames of several heads ({', '.join(names)}): {self.family} networks have but one head (MACE has several)"
+        )
 
     # ---- what follows ----------------------------------------------------------------------------------------------
 

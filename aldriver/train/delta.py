@@ -23,7 +23,7 @@ from aldriver.potentials.neighbours import NeighbourList
 from aldriver.potentials.network import NetworkPotential
 from aldriver.train import TrainResult, judge, prepare, train
 from aldriver.train.base import BatchPrediction, TrainAdapter
-from aldriver.train.energies import fit_e0_shift, shift_of, shifted_energy
+from aldriver.train.energies import energy_shift, shift_of, shifted_energy
 from aldriver.train.guard import Probe, judge_forgetting
 from aldriver.train.loss import make_example
 from aldriver.train.metrics import Metrics, measure
@@ -56,7 +56,7 @@ def train_delta(
     foundation = start if foundation is None else foundation
     base = start.base if isinstance(start, DeltaPotential) else start
     train_frames, valid_frames = (prepare.on_scale_of(base, side) for side in (train_frames, valid_frames))
-    shift = fit_e0_shift(train_frames, base, mode=settings.e0_shift)
+    shift = energy_shift(train_frames, base, settings)
     missing = residual_frames(base, train_frames, shift)
     unseen = residual_frames(base, valid_frames, shift)
     correction = _correction_to_start_from(start, missing, settings, seed)

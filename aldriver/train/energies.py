@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.frames import label_of
+from aldriver.core.recipe_train import Train
 from aldriver.potentials.base import Potential
 
 AUTO_THRESHOLD_EV_ATOM = 0.050
@@ -68,6 +69,16 @@ def fit_e0_shift(
     if mode == "auto" and np.abs(difference).mean() <= AUTO_THRESHOLD_EV_ATOM:
         return None
     return shift_of(frames, difference)
+
+
+def energy_shift(
+    frames: Sequence[Atoms], potential: Potential, settings: Train, *, predicted: Sequence[float] | None = None
+) -> dict[str, float] | None:
+    """The shift the settings ask for: by least squares (:func:`fit_e0_shift`) or :func:`isolated_atom_shift`."""
+    if settings.e0_shift == "isolated":
+        refuse_mixed_references(frames, _energies_per_atom(frames))
+        return isolated_atom_shift(frames, potential, settings.isolated_atoms_eV)
+    return fit_e0_shift(frames, potential, mode=settings.e0_shift, predicted=predicted)
 
 
 def shift_of(frames: Sequence[Atoms], difference: NDArray[np.float64]) -> dict[str, float]:

@@ -96,7 +96,7 @@ class MACEAdapter(TrainAdapter):
         """Let elements start from the rows of others; elements the network did not know are added."""
         self._potential = with_elements(self._potential, proxies).copy()
 
-    def separate_heads(self) -> None:
-        """Make two heads, :data:`HEADS`, of the one that is refined; a network that has the first already is left."""
-        if HEADS[0] not in self._potential.heads:
-            self._potential = with_heads(self._potential, HEADS).copy()
+    def separate_heads(self, names: Sequence[str] = HEADS[:1], *, refined: bool = True) -> None:
+        """Make heads of the one that is refined; a network that has those of `names` already is left."""
+        if not set(names) <= set(self._potential.heads):
+            self._potential = with_heads(self._potential, [*names, *([HEADS[1]] if refined else [])]).copy()

@@ -13,7 +13,7 @@ from aldriver.core.errors import InputError
 from aldriver.core.frames import frame_hash, label_of
 from aldriver.core.records import dumps
 from aldriver.train.base import TrainAdapter, make_adapter
-from aldriver.train.energies import reference_energy, refuse_mixed_levels
+from aldriver.train.energies import energy_shift, reference_energy, refuse_mixed_levels
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -81,10 +81,36 @@ def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms]) -> T
     if settings.proxies:
         adapter.proxy(settings.proxies)
     adapter.check_elements(frames)
+    heads = sorted({head for atoms in frames if (head := head_of(atoms))})
     if settings.replay.heads == "separate" and settings.replay.source != "none":
         adapter.separate_heads()
+    elif heads:
+        adapter.separate_heads(heads, refined=any(not head_of(atoms) for atoms in frames))
     adapter.set_trainable(settings)
     return adapter
+
+
+def head_of(atoms: Atoms) -> str:
+    """Head a frame belongs to (``info['head']``); empty: the one that is refined."""
+    return str(atoms.info.get("head") or "")
+
+
+def energy_shifts(
+    adapter: TrainAdapter, start: Potential, frames: Sequence[Atoms], settings: Train
+) -> dict[str, dict[str, float] | None]:
+    """Shift of the reference energies (eV by element) of each head: every head has the scale of its own level."""
+    shifts: dict[str, dict[str, float] | None] = {"": None}
+    for head in sorted({head_of(atoms) for atoms in frames}):
+        members = [atoms for atoms in frames if head_of(atoms) == head]
+        predicted = None
+        if settings.e0_shift in ("auto", "always"):
+            graphs = [adapter.graph(atoms) for atoms in members]
+            predicted = [
+                float(adapter.predict([g], training=False).energy) * len(a)
+                for g, a in zip(graphs, members, strict=True)
+            ]
+        shifts[head] = energy_shift(members, start, settings, predicted=predicted)
+    return shifts
 
 
 def in_precision(potential: Potential, dtype: str = "", *, like: Potential | None = None) -> Potential:

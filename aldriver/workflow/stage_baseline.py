@@ -72,13 +72,13 @@ def baseline_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
 def _foundation_shift(campaign: Campaign, foundation: Any, out: Path) -> dict[str, float] | None:
     """Predictions on the test set, if it is there already, and the shift that brings its energies to one scale."""
     from aldriver.core.frames import read_frames
-    from aldriver.train import fit_e0_shift
+    from aldriver.train.energies import energy_shift
 
     path = campaign.stage(0, "reference") / "test.extxyz"
     if not path.is_file():
         return None
     frames = read_frames(path, labelled=True)
-    shift = fit_e0_shift(frames, foundation, mode=campaign.recipe.train.e0_shift)
+    shift = energy_shift(frames, foundation, campaign.recipe.train)
     write_predictions(out / "predictions_test.npz", foundation, frames, shift)
     return shift
 

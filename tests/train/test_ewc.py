@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.errors import AldriverError
 from aldriver.core.recipe_train import LossWeights, Train
 from aldriver.train import train
 from aldriver.train.base import BatchPrediction, make_adapter

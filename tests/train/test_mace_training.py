@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from aldriver.benchmark.evaluate import evaluate
 from aldriver.core.errors import InputError
 from aldriver.core.frames import with_labels, write_frames
 from aldriver.potentials.mace import largest_differences
@@ -266,6 +267,34 @@ def test_heads_that_are_not_there_are_refused(double, iron, chgnet020, settings,
     adapter.separate_heads()
     adapter.separate_heads()  # those of an earlier generation stay
     assert adapter.potential("x").heads == ("pt_head", "Default")
+
+
+def test_two_levels_of_theory_each_in_a_head_of_its_own(double, iron, settings, tmp_path):
+    """The second level has another zero of energy and 10 % stiffer forces; each head learns its own."""
+    frames = iron(16)
+    for k, atoms in enumerate(frames):
+        labels = atoms.calc.results
+        atoms.info["level"] = "r2SCAN" if k % 2 else "PBE"
+        if k % 2:
+            labels["energy"] = 1.1 * (labels["energy"] + 8.0) - 30.0
+            labels["forces"], labels["stress"] = 1.1 * labels["forces"], 1.1 * labels["stress"]
+    s = settings(dtype="float64", learning_rate=5e-3, epochs=6, ema_decay=0.5)
+    with pytest.raises(InputError, match="2 levels of theory"):
+        train(double, frames[:12], frames[12:], s, tmp_path / "mixed", seed=0)
+    for atoms in frames:
+        atoms.info["head"] = atoms.info["level"]
+    result = train(double, frames[:12], frames[12:], s, tmp_path / "heads", seed=0)
+    assert result.accepted, result.reason
+    assert set(result.potential.heads) == {"PBE", "r2SCAN"}
+    assert result.after["energy_mae_meV_atom"] < 300  # although the zeros are 11 eV/atom apart
+    shifts = result.checks["e0_shift_by_head"]
+    assert abs(shifts["r2SCAN"]["Fe"] - shifts["PBE"]["Fe"]) > 5
+    for level in ("PBE", "r2SCAN"):
+        held = [a for a in frames[12:] if a.info["level"] == level]
+        rmse = [
+            evaluate(potential, held)["forces_rmse_meV_A"] for potential in (double, result.potential.with_head(level))
+        ]
+        assert rmse[1] < rmse[0], (level, rmse)
 
 
 # ---- elements ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.recipe_train import LossWeights, Train
@@ -229,3 +230,16 @@ def test_sides_are_checked(chgnet020, iron, settings, tmp_path):
 
 def test_the_strategy_is_the_recipes(chgnet020):
     assert len(make_adapter(chgnet020).set_trainable(Train(strategy="conv-only"))) > 0
+
+
+def test_isolated_atoms_align_the_energies(iron, settings, tmp_path):
+    pytest.importorskip("mace", reason="mace-torch is not installed here")
+    from aldriver.testing.small_mace import small_mace
+
+    start = small_mace(("Fe",), atomic_energies={"Fe": -3.0})
+    alone = start.evaluate([Atoms("Fe", cell=[12.0] * 3, pbc=True)], stress=False)[0].energy
+    s = settings(e0_shift="isolated", isolated_atoms_eV={"Fe": 1.5}, epochs=1)
+    result = train(start, iron(4)[:2], iron(4)[2:], s, tmp_path / "a", seed=0)
+    assert result.e0_shift == {"Fe": pytest.approx(alone - 1.5, abs=1e-5)}
+    with pytest.raises(InputError, match="no energy of the isolated atom for Fe"):
+        train(start, iron(2), iron(2), settings(e0_shift="isolated"), tmp_path / "b", seed=0)
