@@ -58,6 +58,10 @@ def train(
         str | None, typer.Option("--replay", help="self: cells labelled by START itself; none; or a labelled FILE.")
     ] = None,
     replay_weight: Annotated[float | None, typer.Option("--replay-weight", help="Of replayed frames' loss.")] = None,
+    foundation: Annotated[
+        str | None,
+        typer.Option("--foundation", help="What must not be forgotten, when START is itself refined; default: START."),
+    ] = None,
     ewc: Annotated[
         float | None, typer.Option("--ewc", min=0, help="How strongly weights that general knowledge needs are held.")
     ] = None,
@@ -100,6 +104,8 @@ def train(
     log.print(f"{loaded.name}, strategy {wanted.strategy}: {split}", markup=False, highlight=False, soft_wrap=True)
     runs = committee or len(rates or [0])
     common: dict[str, Any] = {"seed": seed}
+    if foundation is not None:
+        common["foundation"] = load(foundation, device=device)
     with _interruptible(out), _bar("Epochs", out, runs * wanted.epochs) as common["on_epoch"]:
         if committee is not None:
             result = standalone.refine_committee(loaded, known, unseen, wanted, out, size=committee, **common)

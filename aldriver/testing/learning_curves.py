@@ -205,6 +205,7 @@ def compute(run: Run, data: Path, work: Path) -> dict[str, Any]:
     potential = result.trained or result.potential
     shift = result.e0_shift
     return {
+        "name": run.name,
         **asdict(run),
         "n_train": len(known),
         "n_valid": len(valid),
@@ -249,6 +250,14 @@ def _some(frames: Sequence[Atoms], count: int) -> list[Atoms]:
     return [frames[i] for i in sorted(order)]
 
 
+def published(path: Path, constants: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Runs of an earlier results file, by name; none where it was made with other constants."""
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    return {run["name"]: run for run in found["runs"]} if found["settings"] == constants else {}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Compute what is missing, then gather all results and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -260,9 +269,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     part, parts = (int(x) for x in options.part.split("/"))
     chosen = [run for run in runs() if options.only in run.name][part - 1 :: parts]
+    constants = {"pool": POOL, "steps": STEPS, "batch": BATCH, "seed": SEED}
+    known = published(options.results, constants)
     for k, run in enumerate(chosen, start=1):
         path = options.work / f"{run.name}.json"
-        if path.is_file():
+        if path.is_file() or run.name in known:
             continue
         started = time.time()
         print(f"[{k}/{len(chosen)}] {run.name}", end="", flush=True)
@@ -273,9 +284,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f": {error:.0f} meV/Å, drift {facts['others']['mean']:.1f} meV/atom, {time.time() - started:.0f} s",
             flush=True,
         )
-    gathered = [read_json(p) for run in runs() if (p := options.work / f"{run.name}.json").is_file()]
-    text = {"what": __doc__, "settings": {"pool": POOL, "steps": STEPS, "batch": BATCH, "seed": SEED}, "runs": gathered}
-    atomic_write(options.results, dumps(text))
+    files = {run.name: options.work / f"{run.name}.json" for run in runs()}
+    known |= {name: read_json(path) for name, path in files.items() if path.is_file()}
+    gathered = [known[name] for name in files if name in known]
+    atomic_write(options.results, dumps({"what": __doc__, "settings": constants, "runs": gathered}))
     from aldriver.report.learning_curves import draw
 
     draw(gathered, options.results.with_suffix(".png"))

@@ -61,9 +61,12 @@ def refine(
     out: Path,
     *,
     seed: int,
+    foundation: Potential | None = None,
     on_epoch: Epoch | None = None,
 ) -> dict[str, Any]:
     """Refine one potential, trying ``settings.fallbacks`` in turn while the result is refused.
+
+    Forgetting is measured against `foundation` (by default `start`), which also labels what is replayed.
 
     Returns
     -------
@@ -82,11 +85,13 @@ def refine(
     counts = _open(out, known, valid)
     attempts: list[dict[str, Any]] = []
     if settings.fallbacks:
-        result, attempts = train_attempts(start, known, valid, settings, out, seed=seed, on_epoch=on_epoch)
+        result, attempts = train_attempts(
+            start, known, valid, settings, out, seed=seed, foundation=foundation, on_epoch=on_epoch
+        )
         if len(attempts) > 1:
             settings = with_attempt(settings, settings.fallbacks[len(attempts) - 2])
     else:
-        result = train(start, known, valid, settings, out, seed=seed, on_epoch=on_epoch)
+        result = train(start, known, valid, settings, out, seed=seed, foundation=foundation, on_epoch=on_epoch)
     return _close(out, facts_of(result, out / POTENTIAL, start, settings, counts) | {"attempts": attempts})
 
 
@@ -99,6 +104,7 @@ def refine_committee(
     *,
     size: int,
     seed: int,
+    foundation: Potential | None = None,
     on_epoch: Epoch | None = None,
 ) -> dict[str, Any]:
     """Refine a committee: ``members`` (each as of :func:`refine`, best first) and ``refused`` (name: why).
@@ -111,7 +117,9 @@ def refine_committee(
     from aldriver.train.committee import train_committee
 
     counts = _open(out, known, valid)
-    committee = train_committee(start, known, valid, settings, out, size=size, seed=seed, on_epoch=on_epoch)
+    committee = train_committee(
+        start, known, valid, settings, out, size=size, seed=seed, foundation=foundation, on_epoch=on_epoch
+    )
     members = []
     for result in committee.members:
         name = result.potential.name.rsplit(" ", 1)[-1]
@@ -129,13 +137,16 @@ def study(
     *,
     rates: Sequence[float],
     seed: int,
+    foundation: Potential | None = None,
     on_epoch: Epoch | None = None,
 ) -> dict[str, Any]:
     """Train with each learning rate: ``rows``, and the best accepted one as of :func:`refine`."""
     from aldriver.train.study import study_learning_rates
 
     counts = _open(out, known, valid)
-    found = study_learning_rates(start, known, valid, settings, out, rates=rates, seed=seed, on_epoch=on_epoch)
+    found = study_learning_rates(
+        start, known, valid, settings, out, rates=rates, seed=seed, foundation=foundation, on_epoch=on_epoch
+    )
     facts: dict[str, Any] = {"rows": found.rows, "learning_rate": found.best}
     if found.result is None:
         return _close(

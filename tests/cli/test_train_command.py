@@ -201,6 +201,18 @@ def test_replay_of_a_file_acts(frames, tmp_path):
     assert len(fingerprints) == 3
 
 
+def test_drift_is_measured_against_the_foundation_named(run, frames, tmp_path):
+    """Going on from a refined potential: its drift from itself is small, from the foundation it is not."""
+    refined = run[0] / "potential"
+    drift = {}
+    for name, more in (("itself", ()), ("foundation", ("--foundation", START))):
+        args = (refined, frames, "--out", tmp_path / name, "--epochs", "1", "--learning-rate", "1e-6", *more)
+        call("train", *args)
+        lines = (tmp_path / name / "history.jsonl").read_text().splitlines()
+        drift[name] = json.loads(lines[-1])["drift"]["drift_meV_atom"]
+    assert drift["foundation"] > 10 * drift["itself"] > 0, drift
+
+
 def test_mace_is_refined_too(frames, tmp_path):
     start = save_bundle(small_mace(("Fe",)), tmp_path / "start")
     args = ("--out", tmp_path / "run", "--epochs", "2", "--strategy", "f4", "--learning-rate", "3e-3")
