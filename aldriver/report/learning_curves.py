@@ -1,4 +1,4 @@
-"""The figure of the learning-curve study: error and drift against the number of frames. The runs: ``testing/``."""
+"""Figure and tables of the learning-curve study: errors and drift against the number of frames."""
 
 from __future__ import annotations
 
@@ -14,6 +14,57 @@ ROWS = (
     ("stress RMSE (GPa)", lambda run: run["test"]["stress_rmse_GPa"]),
     ("drift on other elements (meV/atom)", lambda run: run["others"]["mean"]),
 )
+
+
+BEGIN, END = "<!-- runs -->", "<!-- /runs -->"
+
+
+def write_tables(page: Path, runs: Sequence[dict[str, Any]]) -> None:
+    """Replace what stands between the two markers of a Markdown page by tables of the runs."""
+    text = page.read_text()
+    if BEGIN in text and END in text:
+        head, tail = text.split(BEGIN)[0], text.split(END)[1]
+        page.write_text(f"{head}{BEGIN}\n{tables(runs)}\n{END}{tail}")
+
+
+def tables(runs: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table for each start and data set, and one of the dopants left out."""
+    parts = []
+    for start, data, left in dict.fromkeys((r["start"], r["data"], bool(r["leave_out"])) for r in runs):
+        here = [r for r in runs if (r["start"], r["data"], bool(r["leave_out"])) == (start, data, left)]
+        parts.append(f"**{data}, {start}{', a dopant left out' if left else ''}**\n\n{_table(here, left)}")
+    return "\n\n".join(parts)
+
+
+def _table(runs: Sequence[dict[str, Any]], left: bool) -> str:
+    head = [
+        "strategy",
+        "frames",
+        "valid. F MAE",
+        "test F",
+        "cool F",
+        "test E",
+        "test S",
+        "drift, others",
+        "drift, probe",
+    ]
+    rows = []
+    for r in sorted(runs, key=lambda r: (r["leave_out"], r["rule"], -r["n_train"], r["strategy"])):
+        zero = r["strategy"] == "zero-shot"
+        frames = "none" if zero else str(r["n_train"])
+        name = f"{r['strategy']}, {r['rule']} without {r['leave_out']}" if left else r["strategy"]
+        cells = [
+            (r["valid_before" if zero else "valid_after"]["forces_mae_meV_A"], ".0f"),
+            (r["test"]["forces_rmse_meV_A"], ".0f"),
+            (r["test_cool"]["forces_rmse_meV_A"], ".0f"),
+            (r["test"]["energy_rmse_meV_atom"], ".1f"),
+            (r["test"]["stress_rmse_GPa"], ".2f"),
+            (None if zero else r["others"]["mean"], ".1f"),
+            (None if zero else r["probe"].get("mean_drift_meV_atom"), ".1f"),
+        ]
+        rows.append([name, frames, *("" if value is None else format(value, style) for value, style in cells)])
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:

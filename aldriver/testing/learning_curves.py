@@ -288,9 +288,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     known |= {name: read_json(path) for name, path in files.items() if path.is_file()}
     gathered = [known[name] for name in files if name in known]
     atomic_write(options.results, dumps({"what": __doc__, "settings": constants, "runs": gathered}))
-    from aldriver.report.learning_curves import draw
+    from aldriver.report.learning_curves import draw, write_tables
 
     draw(gathered, options.results.with_suffix(".png"))
+    if (page := options.results.with_suffix(".md")).is_file():
+        write_tables(page, gathered)
     print(f"{len(gathered)} of {len(runs())} runs in {options.results}")
     return 0
 
