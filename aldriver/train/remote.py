@@ -71,7 +71,9 @@ def train_remotely(
                 on_epoch(said["epoch"])
     finally:
         worker.close()
-    return TrainResult(potential=_refined(folder, start) if said["result"]["accepted"] else start, **said["result"])
+    trained = _refined(folder, start) if (folder / RESULT).is_dir() else None
+    potential = trained if trained is not None and said["result"]["accepted"] else start
+    return TrainResult(**said["result"] | {"potential": potential, "trained": trained})
 
 
 def _named(potential: Potential, folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from aldriver.train.remote import REQUEST, RESULT
 
 
 def run(folder: Path, on_epoch: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Train as requested; an accepted potential is saved beside the request, the rest of the result is returned."""
+    """Train as requested; what came of it is saved beside the request, the rest of the result is returned."""
     from aldriver.potentials import load
     from aldriver.potentials.bundle import save_bundle
     from aldriver.train import train
@@ -37,11 +37,11 @@ def run(folder: Path, on_epoch: Callable[[dict[str, Any]], None]) -> dict[str, A
         on_epoch=on_epoch,
         name=request["name"],
     )
-    if result.accepted:
-        shutil.rmtree(folder / RESULT, ignore_errors=True)
-        save_bundle(result.potential, folder / RESULT, parent=start.fingerprint)
-    facts = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "potential"}
-    return dict(jsonable(facts))
+    shutil.rmtree(folder / RESULT, ignore_errors=True)
+    if result.trained is not None:
+        save_bundle(result.trained, folder / RESULT, parent=start.fingerprint)
+    facts = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+    return dict(jsonable(facts | {"potential": None, "trained": None}))
 
 
 def main() -> int:
