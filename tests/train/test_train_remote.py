@@ -62,7 +62,7 @@ def files(tmp_path, iron, settings):
 
 def test_the_same_as_here(chgnet_elsewhere, chgnet020, iron, settings, tmp_path):
     known = unseen = iron(4)
-    chosen = settings(epochs=4)
+    chosen = settings(epochs=4, dtype="float64")  # frames travel as text: single precision would make more of it
     lines = []
     there = train(chgnet_elsewhere, known, unseen, chosen, tmp_path / "a", seed=3, on_epoch=lines.append, name="new")
     here = train(chgnet020, known, unseen, chosen, tmp_path / "b", seed=3, name="new")
@@ -71,7 +71,7 @@ def test_the_same_as_here(chgnet_elsewhere, chgnet020, iron, settings, tmp_path)
     assert there.e0_shift == pytest.approx(here.e0_shift)
     for key in ("loss", "forces_rmse_meV_A", "stress_rmse_GPa"):
         assert there.before[key] == pytest.approx(here.before[key], rel=1e-4)
-        assert there.after[key] == pytest.approx(here.after[key], rel=1e-3)
+        assert there.after[key] == pytest.approx(here.after[key], rel=1e-4)
     assert (there.trainable, there.best_epoch, there.strategy) == (here.trainable, here.best_epoch, here.strategy)
     for a, b in zip(there.potential.evaluate(unseen), here.potential.evaluate(unseen), strict=True):
         np.testing.assert_allclose(a.forces, b.forces, atol=1e-3)
