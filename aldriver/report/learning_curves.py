@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-COLOURS = {"scratch": "#8c8c8c", "naive": "#d1495b", "model-5": "#edae49", "default": "#00798c"}
-MARKERS = {"scratch": "x", "naive": "o", "model-5": "s", "default": "D"}
+COLOURS = {
+    "scratch": "#8c8c8c",
+    "naive": "#d1495b",
+    "model-5": "#edae49",
+    "f4": "#edae49",
+    "replay": "#7a5195",
+    "default": "#00798c",
+}
+MARKERS = {"scratch": "x", "naive": "o", "model-5": "s", "f4": "s", "replay": "^", "default": "D"}
 ROWS = (
     ("force RMSE (meV/Å)", lambda run: run["test"]["forces_rmse_meV_A"]),
     ("energy RMSE (meV/atom)", lambda run: run["test"]["energy_rmse_meV_atom"]),
@@ -75,13 +82,13 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     plain = [run for run in runs if not run["leave_out"]]
-    columns = list(dict.fromkeys(run["data"] for run in plain))
+    columns = list(dict.fromkeys((run["data"], run["start"]) for run in plain))
     if not columns:
         return
     size = (3.3 * len(columns), 2.5 * len(ROWS))
     figure, grid = pyplot.subplots(len(ROWS), len(columns), figsize=size, sharex="col", squeeze=False)
-    for at, data in enumerate(columns):
-        here = [run for run in plain if run["data"] == data]
+    for at, (data, start) in enumerate(columns):
+        here = [run for run in plain if (run["data"], run["start"]) == (data, start)]
         for row, (title, value) in enumerate(ROWS):
             axes = grid[row][at]
             for strategy, colour in COLOURS.items():
@@ -95,13 +102,13 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
             axes.set(xscale="log", yscale="log")
             axes.grid(alpha=0.25, which="both")
             if row == 0:
-                axes.set_title(data)
+                axes.set_title(f"{data}\n{start}", fontsize=10)
             if at == 0:
                 axes.set_ylabel(title, fontsize=9)
             if row == len(ROWS) - 1:
                 axes.set_xlabel("training frames")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncol=len(labels), frameon=False)
+    known = {label: h for axes in grid[0] for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(known.values()), list(known), loc="upper center", ncol=len(known), frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.97))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -143,8 +143,8 @@ def test_freezing_leaves_the_layers_of_the_paper(strategy, layers, double, iron,
     frames = iron(4)
     s = settings(strategy=strategy, epochs=1, dtype="float64")
     result = train(double, frames[:2], frames[2:], s, tmp_path, seed=0)
-    assert result.accepted, result.reason
-    before, after = double.module.state_dict(), result.potential.module.state_dict()
+    assert result.trained is not None  # one epoch on two frames need not be better: what counts is what moved
+    before, after = double.module.state_dict(), result.trained.module.state_dict()
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == set(layers)
 
