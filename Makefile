@@ -33,7 +33,7 @@ quickstart: setup
 	$(BIN)/python -m aldriver.testing.quickstart campaigns/quickstart
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 bench: setup
 	$(BIN)/python -m aldriver.testing.bench --json bench-results/bench.json
