@@ -147,10 +147,10 @@ class TrainAdapter(ABC):
             raise InputError(f"{atoms.get_chemical_formula()}: a training frame needs three cell vectors")
         return self._potential.graph(atoms)
 
-    def set_trainable(self, settings: Train) -> list[str]:
+    def set_trainable(self, settings: Train, *, seed: int = 0) -> list[str]:
         """Freeze all but what ``settings.strategy`` trains (see ``strategy.py``); names of the trained parameters.
 
-        With ``lora`` the network gets its low-rank updates here.
+        With ``lora`` the network gets its low-rank updates here; `seed` is that of the numbers they start with.
         """
         from aldriver.train.strategy import layers_never_trained, select_parameters
 
@@ -158,7 +158,7 @@ class TrainAdapter(ABC):
             from aldriver.train.lora import add_lora
 
             self._plain = copy.deepcopy(self.module)
-            add_lora(self.module, settings.lora, never=layers_never_trained(self.family, settings))
+            add_lora(self.module, settings.lora, never=layers_never_trained(self.family, settings), seed=seed)
         return select_parameters(self.module, self.family, settings)
 
     def potential(self, name: str) -> NetworkPotential:

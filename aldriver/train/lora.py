@@ -10,7 +10,8 @@ One implementation for all families, on three kinds of weights:
 
 The factors live in ``torch.nn.utils.parametrize``: the network computes with the sum, its modules stay what they are,
 and the names of the factors contain ``.lora_``. B starts at zero: a network starts as exactly what it was; A is drawn
-with the root mean square of the weights it is added to, always the same numbers for the same layer.
+with the root mean square of the weights it is added to, the same numbers for the same layer and seed: members of a
+committee search different subspaces.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ class LowRank(nn.Module):
         The weight, of any shape; seen as flat.
     blocks
         What of it is a matrix.
-    name
-        Of the weight; decides the random numbers.
+    name, seed
+        Of the weight, and of the training; they decide the random numbers.
     """
 
-    def __init__(self, weight: Tensor, blocks: Collection[Block], settings: Lora, name: str) -> None:
+    def __init__(self, weight: Tensor, blocks: Collection[Block], settings: Lora, name: str, seed: int) -> None:
         super().__init__()
         self.blocks = tuple(blocks)
         self.scale = settings.alpha / settings.rank
-        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         flat = weight.detach().reshape(-1)
         left, right = [], []
         for offset, rows, columns in self.blocks:
@@ -70,13 +71,15 @@ class LowRank(nn.Module):
         return torch.cat([*pieces, flat[at:]]).reshape(weight.shape)
 
 
-def add_lora(module: nn.Module, settings: Lora, *, never: Collection[str] = ()) -> list[str]:
+def add_lora(module: nn.Module, settings: Lora, *, never: Collection[str] = (), seed: int = 0) -> list[str]:
     """Give every weight that can have one a low-rank update; names of these weights.
 
     Parameters
     ----------
     never
         Direct children of `module` that are left alone.
+    seed
+        Of the random numbers the factors start with.
     """
     chosen = []
     for name, layer in list(module.named_modules()):
@@ -86,7 +89,7 @@ def add_lora(module: nn.Module, settings: Lora, *, never: Collection[str] = ()) 
     for name, layer, blocks in chosen:
         # unsafe: torch would try the sum on the weight first, which can only confirm its shape
         parametrize.register_parametrization(
-            layer, "weight", LowRank(layer.weight, blocks, settings, name), unsafe=True
+            layer, "weight", LowRank(layer.weight, blocks, settings, name, seed), unsafe=True
         )
     return [name for name, _, _ in chosen]
 

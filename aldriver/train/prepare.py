@@ -69,7 +69,7 @@ def trainer_elsewhere(start: Potential, settings: Train) -> Callable[..., Any] |
     return None
 
 
-def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms]) -> TrainAdapter:
+def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms], *, seed: int) -> TrainAdapter:
     """A trainable copy in the precision of the settings, with proxy elements and the strategy's weights trainable.
 
     Raises
@@ -86,7 +86,7 @@ def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms]) -> T
         adapter.separate_heads()
     elif heads:
         adapter.separate_heads(heads, refined=any(not head_of(atoms) for atoms in frames))
-    adapter.set_trainable(settings)
+    adapter.set_trainable(settings, seed=seed)
     return adapter
 
 

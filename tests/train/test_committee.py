@@ -3,9 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.recipe_train import Train
 from aldriver.train import TrainResult
+from aldriver.train.base import make_adapter
 from aldriver.train.committee import choose, subset, train_committee
 
 
@@ -46,6 +49,17 @@ def test_members_of_a_committee_of_seeds_differ(chgnet020, iron, settings, tmp_p
     again = train_committee(*arguments, size=2, seed=5, on_epoch=seen.append)
     assert len(seen) == 6, "nothing is trained twice"
     assert [m.potential.fingerprint for m in again.members] == [one.potential.fingerprint, two.potential.fingerprint]
+
+
+def test_members_search_different_subspaces(chgnet020):
+    """Low-rank factors that started from the same numbers would make one member of them all."""
+    lora, started = Train(strategy="lora"), []
+    for seed in (5, 5, 6):
+        adapter = make_adapter(chgnet020)
+        names = [n for n in adapter.set_trainable(lora, seed=seed) if ".lora_A." in n]
+        started.append(torch.cat([adapter.module.get_parameter(n).detach().flatten() for n in names]))
+    assert torch.equal(started[0], started[1])
+    assert abs(float(torch.corrcoef(torch.stack([started[0], started[2]]))[0, 1])) < 0.1
 
 
 @pytest.mark.parametrize("allowed", [False, True])
