@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from aldriver.core.errors import InputError
+from aldriver.core.recipe_detect import Detect
 from aldriver.core.recipe_train import Replay, Train
 from aldriver.core.section import Element, Positive, Section
 from aldriver.core.yamlfile import Location, line_of, load_yaml
@@ -91,29 +92,6 @@ class Explore(Section):
                 f"sample_every ({self.sample_every}) is larger than steps ({self.steps}): no frame is seen"
             )
         return self
-
-
-class Soap(Section):
-    """SOAP descriptor (dscribe); defaults of Wong & Yang 2026."""
-
-    r_cut: Positive = 5.0
-    n_max: int = Field(default=8, ge=1)
-    l_max: int = Field(default=6, ge=0)
-    sigma: Positive = 0.375
-
-
-Signal = Literal["soap_q", "soap_t2", "feature_distance"]
-
-
-class Detect(Section):
-    """Which frames count as extrapolation."""
-
-    signals: list[Signal] = Field(default=["soap_q", "soap_t2", "feature_distance"], min_length=1)
-    soap: Soap = Soap()
-    components: int = Field(default=5, ge=1, description="PCA components per element")
-    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.95, description="threshold = this quantile of the scores of held-out frames"
-    )
 
 
 class Espresso(Section):

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from aldriver.core.errors import InputError
 
 if TYPE_CHECKING:
-    from aldriver.core.recipe import Soap
+    from aldriver.core.recipe_detect import Soap
 
 MIN_VOLUME_PER_ATOM = 1.0
 """Å³; a denser cell has collapsed, and its images within the cutoff would fill the memory."""
 FULL_SPECIES = 3
-"""Up to this many species SOAP keeps each pair of species; beyond it, only pairs with the same species."""
+"""Up to this many species ``compression: auto`` keeps each pair of species; beyond it, it crosses over."""
 
 
 def unusable(atoms: Atoms) -> str:
@@ -52,8 +52,8 @@ class SoapDescriptor:
 
     Notes
     -----
-    The number of columns grows with the square of the number of species; with more than three, dscribe's ``crossover``
-    compression keeps it linear.
+    The number of columns grows with the square of the number of species; dscribe's ``crossover`` compression (Darby et
+    al., npj Comput. Mater. 8, 166 (2022)) keeps it linear.
     """
 
     def __init__(self, species: Iterable[str], settings: Soap) -> None:
@@ -65,7 +65,9 @@ class SoapDescriptor:
         from dscribe.descriptors import SOAP
 
         s = self.settings
-        mode = "off" if len(self.species) <= FULL_SPECIES else "crossover"
+        mode = s.compression
+        if mode == "auto":
+            mode = "off" if len(self.species) <= FULL_SPECIES else "crossover"
         try:
             return SOAP(
                 species=list(self.species),

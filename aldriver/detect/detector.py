@@ -22,7 +22,7 @@ from aldriver.detect.descriptors import unusable
 from aldriver.detect.novelty import Novelty, Rows
 
 if TYPE_CHECKING:
-    from aldriver.core.recipe import Detect
+    from aldriver.core.recipe_detect import Detect
     from aldriver.potentials.base import Potential, Prediction
 
 Array = NDArray[np.float64]
@@ -108,12 +108,14 @@ class Detector:
             When a frame is not usable, features are asked for but the potential has none, or `heldout` does not do.
         """
         frames = list(frames)
-        if "feature_distance" in settings.signals and potential is not None and not potential.has_features:
+        wanted = settings.wants("feature") or not settings.wants("soap")
+        if wanted and potential is not None and not potential.has_features:
+            asked = [s for s in settings.signals if s.startswith("feature")]
+            remedy = f"remove {', '.join(asked)} from" if asked else "add soap_q to"
             raise InputError(
-                f"{potential.name} has no per-atom features: remove feature_distance from detect.signals, "
-                "or use a potential that has them"
+                f"{potential.name} has no per-atom features: {remedy} detect.signals, or use a potential that has them"
             )
-        features = _features(frames, potential, features, wanted="feature_distance" in settings.signals)
+        features = _features(frames, potential, features, wanted=wanted)
         novelty = Novelty.fit(frames, features, settings)
         detector = cls(
             settings=settings,
@@ -123,8 +125,8 @@ class Detector:
         )
         scores, vectors = [], []
         for atoms, feats in zip(frames, features, strict=True):
-            rows = novelty.rows(atoms, feats)
-            scores.append(novelty.atom_scores(rows))
+            rows = novelty.rows(atoms, feats, fitting=True)
+            scores.append(novelty.atom_scores(rows, known=True))
             vectors.append(novelty.frame_vector(rows))
         detector.train_scores = _frame_values(scores, novelty.signals)
         scatter = float(np.sqrt(np.var(vectors, axis=0).sum()))
@@ -238,7 +240,7 @@ class Detector:
         InputError
             When a file is missing or was edited, or the detector belongs to another potential.
         """
-        from aldriver.core.recipe import Detect
+        from aldriver.core.recipe_detect import Detect
 
         config, files = storage.read(Path(folder))
         settings = Detect.model_validate(config["settings"])
@@ -331,7 +333,7 @@ def _features(
         if out[i] is None and not unusable(atoms) and (askable is None or set(atoms.get_chemical_symbols()) <= askable)
     ]
     if missing and potential is None:
-        raise InputError("the signal feature_distance needs features, or the potential that computes them")
+        raise InputError("this detector needs features, or the potential that computes them")
     if missing and potential is not None:
         for i, rows in zip(missing, potential.features([frames[i] for i in missing]), strict=True):
             out[i] = rows

@@ -66,6 +66,10 @@ class Gaussian:
         whitening = vectors / np.sqrt(np.maximum(values, floor))
         return cls(mean=x.mean(axis=0), whitening=whitening, shrinkage=float(shrinkage), rows=len(x))
 
+    def whitened(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(x − µ)A of each row, (m, d): of unit covariance over the fitted rows, but for the shrinkage."""
+        return (np.asarray(rows, dtype=float) - self.mean) @ self.whitening
+
     def distance(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """√((x − µ)ᵀ Σ⁻¹ (x − µ)) of each row, (m,), dimensionless (Mahalanobis 1936)."""
-        return np.linalg.norm((np.asarray(rows, dtype=float) - self.mean) @ self.whitening, axis=1)
+        return np.linalg.norm(self.whitened(rows), axis=1)

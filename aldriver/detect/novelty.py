@@ -1,6 +1,7 @@
-"""The three signals of an atom (Q, T², feature distance): one model per element, fitted on known frames.
+"""How new an atom's environment is, by its SOAP and by the model's features: one model per element and question.
 
-Owns rows → numbers. Thresholds and frame verdicts are ``detector.py``'s, reading and writing ``storage.py``'s.
+Owns rows → numbers. Signals that ask the potential itself are ``signals.py``'s, thresholds and frame verdicts
+``detector.py``'s, reading and writing ``storage.py``'s.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from aldriver.core.errors import InputError
 from aldriver.detect.descriptors import SoapDescriptor, unusable
 from aldriver.detect.mahalanobis import Gaussian
+from aldriver.detect.neighbour import Neighbours
 from aldriver.detect.subspace import Subspace
 
 if TYPE_CHECKING:
-    from aldriver.core.recipe import Detect
+    from aldriver.core.recipe_detect import Detect
 
 Array = NDArray[np.float64]
 M = TypeVar("M")
@@ -43,25 +45,28 @@ class Novelty:
     Attributes
     ----------
     signals
-        Of ``soap_q``, ``soap_t2``, ``feature_distance``, those asked for.
+        Of those that start with ``soap`` or ``feature``, the ones asked for.
     elements
         Chemical symbols of the fitted frames.
     soap
         None when no signal needs it.
-    subspaces, gaussians
-        By element.
+    subspaces, feature_spaces, gaussians, neighbours
+        By element: principal components of SOAP and of the features, Gaussian of the features, known rows whitened by
+        it. Those that no signal needs are empty; without SOAP the Gaussians are always there, for frame vectors.
     """
 
     signals: tuple[str, ...]
     elements: tuple[str, ...]
     soap: SoapDescriptor | None = None
     subspaces: dict[str, Subspace] = field(default_factory=dict)
+    feature_spaces: dict[str, Subspace] = field(default_factory=dict)
     gaussians: dict[str, Gaussian] = field(default_factory=dict)
+    neighbours: dict[str, Neighbours] = field(default_factory=dict)
 
     @property
     def needs_features(self) -> bool:
         """Whether scoring needs the model's features."""
-        return "feature_distance" in self.signals
+        return any(s.startswith("feature") for s in self.signals)
 
     @classmethod
     def fit(cls, frames: Sequence[Atoms], features: Sequence[Array | None], settings: Detect) -> Novelty:
@@ -79,29 +84,36 @@ class Novelty:
             if problem:
                 raise InputError(f"the detector cannot be fitted on frame {i}: {problem}")
         elements = tuple(sorted({s for atoms in frames for s in atoms.get_chemical_symbols()}))
-        wants_soap = any(s.startswith("soap") for s in settings.signals)
-        empty = cls(
-            signals=tuple(dict.fromkeys(settings.signals)),
-            elements=elements,
-            soap=SoapDescriptor(elements, settings.soap) if wants_soap else None,
-        )
-        rows = (empty.rows(a, f) for a, f in zip(frames, features, strict=True))
-        soap, feats = _gather(rows, _strides(frames, elements))
+        signals = tuple(s for s in dict.fromkeys(settings.signals) if s.startswith(("soap", "feature")))
+        soap = SoapDescriptor(elements, settings.soap) if settings.wants("soap") else None
+        empty = cls(signals=signals, elements=elements, soap=soap)
+        rows = (empty.rows(a, f, fitting=True) for a, f in zip(frames, features, strict=True))
+        soap_rows, feature_rows = _gather(rows, _strides(frames, elements))
+
+        def space(x: Array) -> Subspace:
+            return Subspace.fit(x, components=settings.components)
+
+        gaussians = _fit_each(feature_rows, Gaussian.fit)
+        near = feature_rows if "feature_neighbour" in signals else {}
         return cls(
-            signals=empty.signals,
+            signals=signals,
             elements=elements,
-            soap=empty.soap,
-            subspaces=_fit_each(soap, lambda x: Subspace.fit(x, components=settings.components)),
-            gaussians=_fit_each(feats, Gaussian.fit),
+            soap=soap,
+            subspaces=_fit_each(soap_rows, space),
+            feature_spaces=_fit_each(feature_rows, space) if {"feature_q", "feature_t2"} & set(signals) else {},
+            gaussians=gaussians,
+            neighbours={
+                e: Neighbours.fit(gaussians[e].whitened(np.concatenate(x))) for e, x in near.items() if e in gaussians
+            },
         )
 
-    def rows(self, atoms: Atoms, features: Array | None) -> Rows:
-        """Rows of a usable frame; `features` (N, d) of the potential, needed only for ``feature_distance``.
+    def rows(self, atoms: Atoms, features: Array | None, *, fitting: bool = False) -> Rows:
+        """Rows of a usable frame; `features` (N, d) of the potential, needed only for the ``feature_`` signals.
 
-        A frame with an element that the potential does not know has no features; its feature distance is infinite.
+        A frame with an element that the potential does not know has no features; its feature signals are infinite.
         """
         symbols = np.asarray(atoms.get_chemical_symbols())
-        if not self.needs_features:
+        if not (self.needs_features or (self.soap is None and (fitting or features is not None))):
             features = None
         elif features is not None:
             features = np.asarray(features, dtype=float)
@@ -109,14 +121,19 @@ class Novelty:
                 raise InputError(f"features have shape {features.shape}, expected ({len(atoms)}, d)")
             features = np.where(np.isfinite(features), features, np.nan)
         elif set(symbols) <= set(self.elements):
-            raise InputError("the signal feature_distance needs the potential's per-atom features")
+            raise InputError("this detector needs the potential's per-atom features")
         return Rows(symbols=symbols, soap=self.soap.rows(atoms) if self.soap else None, features=features)
 
-    def atom_scores(self, rows: Rows) -> dict[str, Array]:
+    def atom_scores(self, rows: Rows, *, known: bool = False) -> dict[str, Array]:
         """Each signal of each atom, (N,), dimensionless; larger is stranger; infinite for an element never fitted.
 
-        ``soap_q`` is the Q-residual over the total variance of the element's fitted rows, so that elements compare;
-        for the plain Q-residual see :meth:`Subspace.q_residual`.
+        ``soap_q`` and ``feature_q`` are Q-residuals over the total variance of the element's fitted rows, so that
+        elements compare; for the plain Q-residual see :meth:`Subspace.q_residual`.
+
+        Parameters
+        ----------
+        known
+            The rows were fitted on: their nearest neighbour is another one than themselves.
         """
         scores = {signal: np.full(len(rows.symbols), np.inf) for signal in self.signals}
         for element in self.elements:
@@ -124,14 +141,28 @@ class Novelty:
             if not mine.any():
                 continue
             if rows.soap is not None:
-                space, x = self.subspaces[element], rows.soap[mine]
-                if "soap_q" in scores:
-                    scores["soap_q"][mine] = space.q_residual(x) / space.spread
-                if "soap_t2" in scores:
-                    scores["soap_t2"][mine] = space.t2(x)
-            if rows.features is not None:
-                scores["feature_distance"][mine] = self.gaussians[element].distance(rows.features[mine])
+                self._of_space(scores, "soap", self.subspaces.get(element), rows.soap, mine)
+            if rows.features is None:
+                continue
+            self._of_space(scores, "feature", self.feature_spaces.get(element), rows.features, mine)
+            white = self.gaussians[element].whitened(rows.features[mine])
+            if "feature_distance" in scores:
+                scores["feature_distance"][mine] = np.linalg.norm(white, axis=1)
+            if "feature_neighbour" in scores:
+                scores["feature_neighbour"][mine] = self.neighbours[element].distance(white, others=known)
         return scores
+
+    @staticmethod
+    def _of_space(
+        scores: dict[str, Array], kind: str, space: Subspace | None, rows: Array, mine: NDArray[np.bool_]
+    ) -> None:
+        if space is None:
+            return
+        x = rows[mine]
+        if f"{kind}_q" in scores:
+            scores[f"{kind}_q"][mine] = space.q_residual(x) / space.spread
+        if f"{kind}_t2" in scores:
+            scores[f"{kind}_t2"][mine] = space.t2(x)
 
     def frame_vector(self, rows: Rows) -> Array:
         """Mean and scatter over a frame's atoms, by element, in units of that element's fitted spread; (D,).
@@ -147,7 +178,7 @@ class Novelty:
                 x = (rows.soap[mine] - space.mean) / np.sqrt(space.spread)
             elif rows.features is not None:
                 gaussian = self.gaussians[element]
-                x = (rows.features[mine] - gaussian.mean) @ gaussian.whitening / np.sqrt(len(gaussian.mean))
+                x = gaussian.whitened(rows.features[mine]) / np.sqrt(len(gaussian.mean))
             else:
                 return np.full(self.vector_size, np.nan)
             zeros = np.zeros(x.shape[1])

@@ -19,11 +19,12 @@ from aldriver.core.records import dumps, jsonable, read_json
 from aldriver.core.store import atomic_write
 from aldriver.detect.descriptors import SoapDescriptor
 from aldriver.detect.mahalanobis import Gaussian
+from aldriver.detect.neighbour import Neighbours
 from aldriver.detect.novelty import Novelty
 from aldriver.detect.subspace import Subspace
 
 if TYPE_CHECKING:
-    from aldriver.core.recipe import Detect
+    from aldriver.core.recipe_detect import Detect
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -81,38 +82,37 @@ def pack(novelty: Novelty) -> tuple[Arrays, dict[str, Any]]:
     """Arrays and plain numbers (by element) of the models."""
     arrays: Arrays = {}
     numbers: dict[str, Any] = {element: {} for element in novelty.elements}
-    for element, s in novelty.subspaces.items():
-        arrays |= {f"{element}.pca.{key}": getattr(s, key) for key in ("mean", "components", "variances")}
-        numbers[element]["pca"] = {"spread": s.spread, "rows": s.rows, "explained": s.explained}
+    for kind, spaces in (("pca", novelty.subspaces), ("feature_pca", novelty.feature_spaces)):
+        for element, s in spaces.items():
+            arrays |= {f"{element}.{kind}.{key}": getattr(s, key) for key in ("mean", "components", "variances")}
+            numbers[element][kind] = {"spread": s.spread, "rows": s.rows, "explained": s.explained}
     for element, g in novelty.gaussians.items():
         arrays |= {f"{element}.features.{key}": getattr(g, key) for key in ("mean", "whitening")}
         numbers[element]["features"] = {"shrinkage": g.shrinkage, "rows": g.rows}
+    for element, near in novelty.neighbours.items():
+        arrays[f"{element}.neighbours.rows"] = near.rows
     return arrays, numbers
 
 
 def unpack(arrays: Arrays, numbers: dict[str, Any], settings: Detect) -> Novelty:
     """Models from what :func:`pack` gave."""
-    subspaces, gaussians = {}, {}
+    novelty = Novelty(
+        signals=tuple(s for s in dict.fromkeys(settings.signals) if s.startswith(("soap", "feature"))),
+        elements=tuple(numbers),
+        soap=SoapDescriptor(numbers, settings.soap) if settings.wants("soap") else None,
+    )
     for element, entry in numbers.items():
-        if "pca" in entry:
-            mean, components, variances = (arrays[f"{element}.pca.{k}"] for k in ("mean", "components", "variances"))
-            subspaces[element] = Subspace(
-                mean=mean,
-                components=components,
-                variances=variances,
-                spread=entry["pca"]["spread"],
-                rows=entry["pca"]["rows"],
-            )
+        for kind, spaces in (("pca", novelty.subspaces), ("feature_pca", novelty.feature_spaces)):
+            if kind in entry:
+                mean, axes, variances = (arrays[f"{element}.{kind}.{k}"] for k in ("mean", "components", "variances"))
+                known = {key: entry[kind][key] for key in ("spread", "rows")}
+                spaces[element] = Subspace(mean=mean, components=axes, variances=variances, **known)
         if "features" in entry:
             mean, whitening = (arrays[f"{element}.features.{k}"] for k in ("mean", "whitening"))
-            gaussians[element] = Gaussian(mean=mean, whitening=whitening, **entry["features"])
-    return Novelty(
-        signals=tuple(dict.fromkeys(settings.signals)),
-        elements=tuple(numbers),
-        soap=SoapDescriptor(numbers, settings.soap) if subspaces else None,
-        subspaces=subspaces,
-        gaussians=gaussians,
-    )
+            novelty.gaussians[element] = Gaussian(mean=mean, whitening=whitening, **entry["features"])
+        if f"{element}.neighbours.rows" in arrays:
+            novelty.neighbours[element] = Neighbours(rows=arrays[f"{element}.neighbours.rows"])
+    return novelty
 
 
 def _digest(config: dict[str, Any]) -> str:

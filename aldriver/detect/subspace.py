@@ -42,11 +42,16 @@ class Subspace:
     rows: int
 
     @classmethod
-    def fit(cls, rows: NDArray[np.float64], *, components: int) -> Subspace:
+    def fit(cls, rows: NDArray[np.float64], *, components: int | float) -> Subspace:
         """Fit on (n, p) rows.
 
         Fewer components are kept when there are fewer than two rows for each, or when the rows do not vary along
         them: a variance estimated from nothing would make T² explode. All the rest counts as Q.
+
+        Parameters
+        ----------
+        components
+            How many; or, below 1, the share of the total variance that the fewest components must explain.
 
         Raises
         ------
@@ -62,13 +67,17 @@ class Subspace:
         mean = x.mean(axis=0)
         total = float(x.var(axis=0, ddof=1).sum()) if n > 1 else 0.0
         floor = max(_ROUNDING * float(np.mean(np.sum(x * x, axis=1))), np.finfo(float).tiny)
-        k = min(components, (n - 1) // 2, p)
+        wanted = p if components < 1 else int(components)
+        k = min(wanted, (n - 1) // 2, p)
         if k < 1 or total <= floor:
             axes, variances = np.zeros((0, p)), np.zeros(0)
         else:
             axes, variances = _principal(x, k)
             keep = variances > max(_RANK_TOLERANCE * total, floor)
             axes, variances = axes[keep], variances[keep]
+        if components < 1 and len(variances):
+            enough = int(np.searchsorted(np.cumsum(variances) / total, components - _ROUNDING)) + 1
+            axes, variances = axes[:enough], variances[:enough]
         return cls(mean=mean, components=axes, variances=variances, spread=max(total, floor), rows=n)
 
     def scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:

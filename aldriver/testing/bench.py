@@ -196,7 +196,7 @@ def chgnet_graph_along_a_trajectory(repeats: int = 7) -> BenchResult:
 @bench("detector_beside_md")
 def detector_beside_md(repeats: int = 7) -> BenchResult:
     """One CHGNet evaluation of 108 atoms against all three detection signals on the same frame."""
-    from aldriver.core.recipe import Detect
+    from aldriver.core.recipe_detect import Detect
     from aldriver.detect import Detector
     from aldriver.potentials.chgnet import CHGNetPotential
 

@@ -11,7 +11,7 @@ from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
 from matscipy.neighbours import neighbour_list
 
-from aldriver.core.recipe import Detect
+from aldriver.core.recipe_detect import Detect
 from aldriver.potentials.base import Potential, Prediction
 
 SOAP_ONLY = Detect(signals=["soap_q", "soap_t2"])

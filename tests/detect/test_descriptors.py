@@ -7,7 +7,7 @@ from ase.build import bulk
 from scipy.spatial.transform import Rotation
 
 from aldriver.core.errors import InputError
-from aldriver.core.recipe import Soap
+from aldriver.core.recipe_detect import Soap
 from aldriver.detect.descriptors import SoapDescriptor, unusable
 
 
@@ -95,3 +95,13 @@ def test_broken_frames_are_named(soap, kind):
 def test_impossible_settings_are_refused():
     with pytest.raises(InputError, match=r"detect\.soap"):
         SoapDescriptor(["Fe"], Soap(r_cut=0.5)).rows(bulk("Fe"))
+
+
+def test_compression_follows_the_recipe():
+    few, many = ["Fe", "C"], ["Fe", "C", "Cu", "Sn"]
+    sizes = {
+        mode: [SoapDescriptor(s, Soap(n_max=3, l_max=2, compression=mode)).size for s in (few, many)]
+        for mode in ("auto", "off", "crossover")
+    }
+    assert sizes["auto"] == [sizes["off"][0], sizes["crossover"][1]]
+    assert sizes["off"][1] > sizes["crossover"][1] == 2 * sizes["crossover"][0]

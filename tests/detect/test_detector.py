@@ -11,7 +11,7 @@ from detect_helpers import ALL_SIGNALS, SOAP_ONLY, DensityPotential, auroc, iron
 from scipy.spatial.transform import Rotation
 
 from aldriver.core.errors import InputError
-from aldriver.core.recipe import Detect
+from aldriver.core.recipe_detect import Detect
 from aldriver.detect import Detector
 from aldriver.detect.calibrate import threshold
 
@@ -291,3 +291,18 @@ def test_with_the_features_of_a_real_model(chgnet020, iron):
     cool, hot, vacancy = (ratios(detector, iron[k][::2], chgnet020) for k in ("fresh", "hot", "vacancy"))
     assert auroc(cool, hot) > 0.9
     assert auroc(cool, vacancy) > 0.9
+
+
+def test_every_novelty_signal_finds_the_strange_frames_and_survives_saving(iron, stub, tmp_path):
+    signals = ["feature_q", "feature_t2", "feature_distance", "feature_neighbour"]
+    detector = Detector.fit(iron["cool"], stub, Detect(signals=signals, components=0.9), heldout=iron["held"])
+    fresh, hot = detector.score(iron["fresh"], stub), detector.score(iron["hot"], stub)
+    for signal in signals:
+        assert auroc([s.values[signal] for s in fresh], [s.values[signal] for s in hot]) > 0.9, signal
+    # known frames are no nearer to the others than fresh ones of the same kind: nothing is measured against itself
+    assert np.median(detector.train_scores["feature_neighbour"]) > 0.3 * np.median(
+        [s.values["feature_neighbour"] for s in fresh]
+    )
+    detector.save(tmp_path)
+    again = Detector.load(tmp_path, stub).score(iron["hot"], stub)
+    assert [s.values for s in again] == [s.values for s in hot]

@@ -95,3 +95,11 @@ def test_identical_rows_are_safe():
 def test_unusable_rows_are_refused(bad):
     with pytest.raises(InputError):
         Subspace.fit(bad, components=2)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_share_keeps_the_fewest_components_that_explain_it(rotated, share):
+    space = Subspace.fit(rotated, components=share)
+    assert space.explained >= share
+    fewer = Subspace.fit(rotated, components=len(space.components) - 1) if len(space.components) > 1 else None
+    assert fewer is None or fewer.explained < share
