@@ -105,6 +105,25 @@ class Potential(ABC):
         """
         raise InputError(f"{self.name}: this kind of potential has no linear last layer")
 
+    def last_layer_forces(
+        self, frames: Sequence[Atoms], directions: NDArray[np.float64] | None = None
+    ) -> list[NDArray[np.float64]]:
+        """Derivatives −∂(Σ φ)/∂R of :meth:`last_layer_features` summed over the atoms, (N, 3, D) of each frame.
+
+        The forces are this times w, so it is to forces what φ is to energies.
+
+        Parameters
+        ----------
+        directions
+            (D, K) combinations of the inputs: then (N, 3, K), at the cost of K backward passes instead of D.
+
+        Raises
+        ------
+        InputError
+            When the family cannot say.
+        """
+        raise InputError(f"{self.name}: this kind of potential does not tell the forces of its last layer's inputs")
+
     def stepper(self, atoms: Atoms) -> Stepper:
         """Fast repeated evaluation of one cell (species and periodicity fixed)."""
         return _PlainStepper(self, atoms)

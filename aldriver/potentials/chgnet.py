@@ -20,6 +20,7 @@ from aldriver.core.units import matrix_to_voigt
 from aldriver.potentials.base import Prediction
 from aldriver.potentials.chgnet_forward import site_outputs
 from aldriver.potentials.chgnet_graph import crystal_graph
+from aldriver.potentials.last_layer import forces_of_inputs
 from aldriver.potentials.neighbours import Pairs
 from aldriver.potentials.network import NetworkPotential, frozen, to_numpy
 
@@ -123,12 +124,7 @@ class CHGNetPotential(NetworkPotential):
         not needed here.
         """
         model = self.module
-        batch = BatchedGraph.from_graphs(
-            [g.to(str(self.device)) for g in graphs] if self.device.type != "cpu" else graphs,
-            bond_basis_expansion=model.bond_basis_expansion,
-            angle_basis_expansion=model.angle_basis_expansion,
-            compute_stress=stress,
-        )
+        batch = self._batched(graphs, stress=stress)
         with frozen(model):
             sites = site_outputs(model, batch)
             inputs = [*batch.atom_positions, *(batch.strains if stress else [])]
@@ -158,16 +154,40 @@ class CHGNetPotential(NetworkPotential):
 
     def last_layer_features(self, frames: Sequence[Atoms]) -> list[NDArray[np.float64]]:
         """Hidden layer of the energy readout, (N, 64): an atom's energy is φ · w + b, plus the composition model's."""
-        readout: Any = self.module.mlp
-        hidden = list(getattr(readout, "layers", readout))[:-1]
         rows = []
         for features in self.features(frames):
             x = torch.tensor(features, dtype=self.dtype, device=self.device)
             with frozen(self.module), torch.no_grad():
-                for layer in hidden:
-                    x = layer(x)
-            rows.append(to_numpy(x))
+                rows.append(to_numpy(self._last_inputs(x)))
         return rows
+
+    def last_layer_forces(
+        self, frames: Sequence[Atoms], directions: NDArray[np.float64] | None = None
+    ) -> list[NDArray[np.float64]]:
+        """Forces of the inputs of the last layer, (N, 3, 64) eV/Å per unit of its weights."""
+        self.check_elements(frames)
+        found = []
+        for atoms in frames:
+            batch = self._batched([self.graph(atoms)], stress=False)
+            with frozen(self.module):
+                phi = self._last_inputs(site_outputs(self.module, batch).features)
+                found.append(forces_of_inputs(phi, batch.atom_positions[0], directions, torch.neg))
+        return found
+
+    def _last_inputs(self, rows: Tensor) -> Tensor:
+        """Hidden layer of the energy readout from the features."""
+        readout: Any = self.module.mlp
+        for layer in list(getattr(readout, "layers", readout))[:-1]:
+            rows = layer(rows)
+        return rows
+
+    def _batched(self, graphs: Sequence[CrystalGraph], *, stress: bool) -> BatchedGraph:
+        return BatchedGraph.from_graphs(
+            [g.to(str(self.device)) for g in graphs] if self.device.type != "cpu" else graphs,
+            bond_basis_expansion=self.module.bond_basis_expansion,
+            angle_basis_expansion=self.module.angle_basis_expansion,
+            compute_stress=stress,
+        )
 
     def _reference(self, graph: CrystalGraph) -> float:
         """Energy of the composition model (a fixed number per element), eV."""

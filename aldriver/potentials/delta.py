@@ -105,6 +105,20 @@ class DeltaPotential(Potential):
         pairs = (part.last_layer_features(frames) for part in (self.base, self.correction))
         return [np.hstack(pair) for pair in zip(*pairs, strict=True)]
 
+    def last_layer_forces(
+        self, frames: Sequence[Atoms], directions: NDArray[np.float64] | None = None
+    ) -> list[NDArray[np.float64]]:
+        """Those of both side by side, or the sum of what each makes of its share of the directions."""
+        if directions is None:
+            pairs = (part.last_layer_forces(frames) for part in (self.base, self.correction))
+            return [np.concatenate(pair, axis=2) for pair in zip(*pairs, strict=True)]
+        if not frames:
+            return []
+        width = self.base.last_layer_features(frames[:1])[0].shape[1]
+        first = self.base.last_layer_forces(frames, directions[:width])
+        second = self.correction.last_layer_forces(frames, directions[width:])
+        return [a + b for a, b in zip(first, second, strict=True)]
+
 
 class _DeltaStepper(Stepper):
     def __init__(self, base: Stepper, correction: Stepper) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -20,8 +21,15 @@ from torch import Tensor, nn
 from aldriver.core.errors import InputError
 from aldriver.core.units import EV_A3_TO_GPA, matrix_to_voigt
 from aldriver.potentials.base import Prediction
+from aldriver.potentials.last_layer import forces_of_inputs
 from aldriver.potentials.mace_arch import arch_of, build_module
-from aldriver.potentials.mace_forward import energy_forces_stress, invariants, last_inputs, site_outputs
+from aldriver.potentials.mace_forward import (
+    energy_forces_stress,
+    forces_of_vectors,
+    invariants,
+    last_inputs,
+    site_outputs,
+)
 from aldriver.potentials.mace_graph import MACEGraph, join, mace_graph
 from aldriver.potentials.neighbours import Pairs
 from aldriver.potentials.network import NetworkPotential, frozen, to_numpy
@@ -198,6 +206,20 @@ class MACEPotential(NetworkPotential):
                 sites = site_outputs(self.module, batch)
                 rows.append(to_numpy(last_inputs(self.module, sites.layers, batch.head)))
         return rows
+
+    def last_layer_forces(
+        self, frames: Sequence[Atoms], directions: NDArray[np.float64] | None = None
+    ) -> list[NDArray[np.float64]]:
+        """Forces of the inputs of the last layers, (N, 3, D) eV/Å per unit of their weights."""
+        self.check_elements(frames)
+        found = []
+        for atoms in frames:
+            batch = join([self.graph(atoms)], len(self.numbers))
+            vectors = batch.vectors.requires_grad_(True)
+            with frozen(self.module):
+                phi = last_inputs(self.module, site_outputs(self.module, batch).layers, batch.head)
+                found.append(forces_of_inputs(phi, vectors, directions, partial(forces_of_vectors, batch)))
+        return found
 
 
 def chosen_head(heads: Sequence[str], head: str | None, name: str) -> str:

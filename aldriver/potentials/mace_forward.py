@@ -83,13 +83,19 @@ def energy_forces_stress(
     if not create_graph:
         vectors = vectors.detach()
         sites = Sites(energies=sites.energies.detach(), layers=[rows.detach() for rows in sites.layers])
-    sender, receiver = batch.edge_index
-    forces = gradient.new_zeros(len(batch.species), 3)
-    forces = forces.index_add(0, sender, gradient).index_add(0, receiver, -gradient)
+    sender = batch.edge_index[0]
+    forces = forces_of_vectors(batch, gradient)
     virial = vectors[:, :, None] * gradient[:, None, :]
     stress = virial.new_zeros(len(batch.counts), 3, 3).index_add(0, batch.batch[sender], virial)
     stress = 0.5 * (stress + stress.transpose(1, 2)) / batch.volumes[:, None, None]
     return sites.energies, forces, stress, sites.layers
+
+
+def forces_of_vectors(batch: MACEBatch, gradient: Tensor) -> Tensor:
+    """(N, 3) forces from the derivative of an energy by the pair vectors."""
+    sender, receiver = batch.edge_index
+    forces = gradient.new_zeros(len(batch.species), 3)
+    return forces.index_add(0, sender, gradient).index_add(0, receiver, -gradient)
 
 
 def invariants(module: Any, layers: list[Tensor]) -> Tensor:
