@@ -1,63 +1,303 @@
-"""Which candidate frames get a label: the worst first, no near-duplicates, within a budget, in any order.
+"""Which candidate frames get a label: the worst first, unlike each other and all that is labelled, within a budget.
 
-Owns selection policy only; vectors and ratios come from ``detector.py``, labels are another stage's.
+Owns the policy. What is kept of a stream is ``pool.py``'s; vectors and ratios come from ``detector.py``; labels are
+another stage's.
+
+Four kinds of label, in this order, until the budget is used up:
+
+* *audit*: drawn at random from all frames below the threshold, whatever their score or vector;
+* *forced*: the worst frame of each group (a walker, a set of elements) that had no label for long;
+* *chosen*: above the threshold. First the worst; then each time the one with the largest ratio × distance to the
+  nearest frame that is labelled or taken: farthest-point sampling (Gonzalez, Theor. Comput. Sci. 38, 293 (1985)) with
+  weights, started from the labelled frames as Holzmüller et al., J. Mach. Learn. Res. 24, 164 (2023) advise;
+* *filled*: the same below the threshold, when asked for.
+
+Raising the ratio of one frame never costs it a place that it won by its score (forced, chosen, filled): up to the step
+at which it is taken nothing depends on its score, so the others are taken as before until it is, at that step or an
+earlier one. The audit is a lottery below the threshold, in which the score has no say at all.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from aldriver.core.errors import InputError
-
-Array = NDArray[np.float64]
+from aldriver.detect.picking import PICKED, ROUNDING, Picking
+from aldriver.detect.pool import Array, Cells, Lowest, Rows, projections
 
 DUPLICATE_FRACTION = 0.5
 """Two frames closer than this share of the typical distance between similar frames are near-duplicates."""
+POOL = 4096
+"""Most candidates that are kept of a stream."""
 _TYPICAL_QUANTILE = 0.02
 _SAMPLE = 1500
-_ROUNDING = 1e-6
+_SPARE = 4
+LEFT = {
+    "near_duplicate": "near-duplicates",
+    "over_quota": "over the quota of their group",
+    "over_budget": "over the budget",
+    "thinned": "alike a worse one",
+    "below_threshold": "below the threshold",
+    "quarantined": "quarantined (not a number)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What was picked, as positions in the candidates that were passed in.
+    """What was picked, as positions in the candidates in the order in which they came.
 
     Attributes
     ----------
     chosen
         Above the threshold, worst first.
+    forced
+        The worst of groups that had no label for long.
     audit
-        Drawn at random below the threshold, to check that what is left unlabelled is indeed well described.
+        Drawn at random below the threshold, to measure how well what is left unlabelled is described.
     filled
-        Below the threshold, the most different first, to use up the budget.
-    fates
-        For each candidate: ``chosen``, ``audit``, ``filled``, or why not: ``near_duplicate``, ``over_budget``,
-        ``below_threshold``, ``quarantined``.
+        Below the threshold, to use up the budget.
     reasons
-        How many of each fate.
+        How many of each, and of those left out: ``near_duplicate``, ``over_quota``, ``over_budget``, ``thinned`` (of a
+        long stream only the worst of each small cell of feature space was kept), ``below_threshold``, ``quarantined``,
+        and the reason codes that came with candidates.
+    quarantine
+        Why candidates are quarantined, and how many.
     separation
-        Distance below which two frames counted as near-duplicates.
+        Distance up to which two frames counted as near-duplicates.
+    core_hours
+        What the labels are expected to cost; 0 where no costs were given.
     message
         The outcome in one sentence.
     """
 
     chosen: list[int]
+    forced: list[int]
     audit: list[int]
     filled: list[int]
-    fates: list[str]
     reasons: dict[str, int]
+    quarantine: dict[str, int]
     separation: float
+    core_hours: float
     message: str
 
     @property
     def indices(self) -> list[int]:
-        """All picked candidates: chosen, audit, filled."""
-        return self.chosen + self.audit + self.filled
+        """All picked candidates: chosen, forced, audit, filled."""
+        return self.chosen + self.forced + self.audit + self.filled
+
+
+class Selector:
+    """Takes candidates in chunks, keeps at most `pool` of them, and picks from those.
+
+    The outcome depends on the candidates and on `seed`, never on their order or the chunks they came in. Memory holds
+    for `pool` vectors (twice while a chunk is merged), time is linear in the candidates.
+    """
+
+    def __init__(self, *, seed: int, audit: int = 0, pool: int = POOL) -> None:
+        self._seed, self._audit = seed, audit
+        self._cells = Cells(pool)
+        self._below = Lowest(_SPARE * audit)
+        self._sample = Lowest(min(_SAMPLE, pool))
+        self._count: Counter[str] = Counter()
+        self._quarantine: Counter[str] = Counter()
+        self._codes: dict[tuple[str, ...], int] = {}
+        self._kinds: tuple[str, ...] | None = None
+        self._width: int | None = None
+        self._seen = 0
+
+    def add(
+        self,
+        ids: Sequence[str],
+        ratios: ArrayLike,
+        vectors: ArrayLike,
+        *,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        costs: ArrayLike | None = None,
+        refused: Sequence[str] | None = None,
+    ) -> None:
+        """Take note of n more candidates.
+
+        Parameters
+        ----------
+        ids
+            n names, such as frame hashes; the lots of the audit, and what decides between equals.
+        ratios
+            (n,) value over threshold; infinite is allowed (a new element), NaN quarantines.
+        vectors
+            (n, d); see ``Detector.frame_vectors``. Numbers that are not finite quarantine the candidate.
+        groups
+            Kind of group: name for each candidate, e.g. ``{"walker": [...], "elements": [...]}``; the same kinds
+            each time.
+        costs
+            (n,) core-hours of a label.
+        refused
+            For each candidate a reason code for which it must not be labelled (e.g. ``unphysical``), or "".
+
+        Raises
+        ------
+        InputError
+            When lengths, widths or kinds differ, or a cost is negative or not finite.
+        """
+        r, x, c, kinds = self._checked(ids, ratios, vectors, groups, costs, refused)
+        n = len(r)
+        positions = np.arange(self._seen, self._seen + n)
+        self._seen += n
+        if not n:
+            return
+        codes = np.asarray(refused if refused is not None else [""] * n, dtype=object) != ""
+        no_ratio, no_vector = np.isnan(r) & ~codes, ~np.isfinite(x).all(axis=1) & ~codes
+        self._count.update(str(code) for code in (refused or ()) if code)
+        self._quarantine["the score is not a number"] += int(no_ratio.sum())
+        self._quarantine["the vector is not finite"] += int((no_vector & ~no_ratio).sum())
+        usable = ~(codes | no_ratio | no_vector)
+        members = list(zip(*kinds.values(), strict=True)) if kinds else [()] * n
+        rows = Rows(
+            positions=positions,
+            hashes=np.fromiter((_hash(f"{self._seed}:{name}") for name in ids), dtype=np.uint64, count=n),
+            ratios=r,
+            costs=c,
+            groups=np.fromiter(members, dtype=object, count=n),
+            codes=np.fromiter((self._code(group) for group in members), dtype=np.uint64, count=n),
+            x=x,
+            cells=np.zeros((n, 0)),
+        ).take(usable)
+        rows = replace(rows, cells=projections(rows.x))
+        below = ~(rows.ratios > 1)
+        self._count["flagged"] += int((~below).sum())
+        self._count["below"] += int(below.sum())
+        self._below.add(rows.take(below))
+        self._sample.add(rows)
+        self._cells.add(rows)
+
+    def select(
+        self,
+        *,
+        budget: int,
+        core_hours: float | None = None,
+        known: ArrayLike | None = None,
+        quotas: Mapping[str, int] | None = None,
+        heard: Mapping[str, Collection[str]] | None = None,
+        fill: bool = False,
+        separation: float | None = None,
+    ) -> Selection:
+        """Pick up to `budget` candidates that together cost at most `core_hours`.
+
+        Parameters
+        ----------
+        known
+            (m, d) vectors of frames that have a label.
+        quotas
+            Kind of group: most labels that one group may get (audits apart, which stay uniform).
+        heard
+            Kind of group: names of those that had a label lately. Every other group among the candidates is owed one;
+            None: nothing is forced.
+        fill
+            Go on below the threshold until the budget is used up.
+        separation
+            Near-duplicate distance; by default half the typical distance between similar frames (a low quantile of
+            the pair distances of candidates and known frames).
+
+        Raises
+        ------
+        InputError
+            When the budget is impossible or a kind of group is unknown.
+        """
+        kinds = self._kinds or ()
+        if budget < 0 or not 0 <= self._audit <= budget:
+            raise InputError(f"label.audit ({self._audit}) must lie between 0 and label.budget ({budget})")
+        if self._seen and (unknown := (set(quotas or ()) | set(heard or ())) - set(kinds)):
+            raise InputError(f"no such kind of group: {', '.join(sorted(unknown))}; candidates have {list(kinds)}")
+        labelled = self._labelled(known)
+        rows = self._cells.rows
+        hours = np.inf if core_hours is None else core_hours
+        if rows is None:
+            return self._outcome(Picking.empty(hours), budget, 0.0)
+        if separation is None:
+            assert self._sample.rows is not None
+            separation = typical_separation(np.concatenate([self._sample.rows.x, labelled]))
+        picking = Picking(rows, labelled, separation, budget, hours, kinds, quotas or {})
+        if self._below.rows is not None:
+            picking.audit(self._below.rows, labelled, self._audit)
+        if heard is not None:
+            picking.force(heard)
+        flagged = rows.ratios > 1
+        picking.spread(flagged, "chosen")
+        if fill:
+            picking.spread(~flagged, "filled")
+        return self._outcome(picking, budget, separation)
+
+    def _outcome(self, picking: Picking, budget: int, separation: float) -> Selection:
+        picks = picking.picks
+        reasons = {kind: len(picks[kind]) for kind in PICKED} | picking.left_out()
+        flagged = sum(ratio > 1 for kind in PICKED for _, ratio in picks[kind])
+        considered = sum(reasons[kind] for kind in ("near_duplicate", "over_quota", "over_budget"))
+        reasons["thinned"] = self._count["flagged"] - flagged - considered
+        reasons["below_threshold"] = self._count["below"] - (sum(map(len, picks.values())) - flagged)
+        reasons["quarantined"] = self._quarantine.total()
+        refused = {code: n for code, n in sorted(self._count.items()) if code not in ("flagged", "below")}
+        found = {kind: [position for position, _ in picks[kind]] for kind in PICKED}
+        worst_first = sorted(picks["chosen"], key=lambda pick: -pick[1])
+        return Selection(
+            **found | {"chosen": [position for position, _ in worst_first]},
+            reasons=reasons | refused,
+            quarantine={why: n for why, n in self._quarantine.items() if n},
+            separation=separation,
+            core_hours=picking.spent,
+            message=_message(reasons, refused, self._seen, budget, picking.spent, picking.hours),
+        )
+
+    def _code(self, group: tuple[str, ...]) -> int:
+        code = self._codes.get(group)
+        if code is None:
+            code = self._codes[group] = _hash(repr(group))
+        return code
+
+    def _checked(
+        self,
+        ids: Sequence[str],
+        ratios: ArrayLike,
+        vectors: ArrayLike,
+        groups: Mapping[str, Sequence[str]] | None,
+        costs: ArrayLike | None,
+        refused: Sequence[str] | None,
+    ) -> tuple[Array, Array, Array, dict[str, Sequence[str]]]:
+        r = np.asarray(ratios, dtype=float).ravel()
+        x = np.asarray(vectors, dtype=float)
+        kinds = {kind: groups[kind] for kind in sorted(groups or {})} if groups else {}
+        if len(r) == 0 and x.size == 0:
+            return r, np.zeros((0, 0)), r, kinds
+        if x.ndim != 2 or len(x) != len(r) or len(ids) != len(r):
+            raise InputError(f"selection needs as many vectors {x.shape} as ratios ({len(r)}) and ids ({len(ids)})")
+        c = np.zeros(len(r)) if costs is None else np.asarray(costs, dtype=float).ravel()
+        lengths = {"costs": len(c), "refused": len(r if refused is None else refused)}
+        lengths |= {kind: len(names) for kind, names in kinds.items()}
+        if wrong := {name: n for name, n in lengths.items() if n != len(r)}:
+            raise InputError(f"selection got {len(r)} candidates, but {wrong} entries")
+        if not (np.isfinite(c) & (c >= 0)).all():
+            raise InputError("the cost of a label must be a number of core-hours ≥ 0")
+        if self._kinds not in (None, tuple(kinds)) or self._width not in (None, x.shape[1]):
+            raise InputError(
+                f"candidates of one selection need vectors of one width ({self._width}, now {x.shape[1]}) and the same "
+                f"kinds of groups ({self._kinds}, now {tuple(kinds)})"
+            )
+        self._kinds, self._width = tuple(kinds), x.shape[1]
+        return r, x, c, kinds
+
+    def _labelled(self, known: ArrayLike | None) -> Array:
+        """Vectors of labelled frames in an order of their own."""
+        width = self._width or 0
+        if known is None or np.size(known) == 0 or self._width is None:
+            return np.zeros((0, width))
+        x = np.asarray(known, dtype=float)
+        if x.ndim != 2 or x.shape[1] != width:
+            raise InputError(f"vectors of labelled frames have shape {x.shape}, those of candidates a width of {width}")
+        return x[np.isfinite(x).all(axis=1)]
 
 
 def select(
@@ -72,121 +312,14 @@ def select(
     known: ArrayLike | None = None,
     separation: float | None = None,
 ) -> Selection:
-    """Pick up to `budget` of n candidates.
-
-    Candidates with ratio > 1 are taken from the largest ratio down, skipping each that is a near-duplicate of one taken
-    before or already labelled: of two alike frames the worse one stays. So a larger ratio can only help a frame: it
-    meets fewer frames taken before it. `audit` places of the budget go to frames at or below the threshold, in the
-    order of a hash of `seed` and id, that is, uniformly at random and independent of everything else; places that no
-    such frame can use go back. With `fill`, what is left goes to frames below the threshold by farthest-point sampling
-    (Gonzalez, Theor. Comput. Sci. 38, 293 (1985)), starting from all that is labelled or taken.
-
-    Parameters
-    ----------
-    vectors
-        (n, d); see ``Detector.frame_vectors``. NaN quarantines the candidate.
-    ratios
-        (n,) value over threshold; infinite is allowed (a new element), NaN quarantines.
-    ids
-        (n,) names, such as frame hashes; the outcome depends on them and never on the order of the candidates.
-    known
-        (m, d) vectors of frames that have a label.
-    separation
-        Near-duplicate distance; by default half the typical distance between similar frames (a low quantile of
-        all pair distances of candidates and known frames).
-
-    Raises
-    ------
-    InputError
-        When lengths differ or the budget is impossible.
-    """
-    x, r, labelled = _checked(vectors, ratios, ids, budget, audit, known)
-    # a frame met twice has the same id and vector; its copies are then told apart by their ratio alone
-    order = sorted(range(len(r)), key=lambda i: (ids[i], np.isnan(r[i]), -r[i], x[i].tobytes()))
-    pool = _Pool(x[order], r[order], [ids[i] for i in order], labelled, separation)
-    reserved = min(audit, len(pool.below))
-    chosen = pool.take_worst(budget - reserved)
-    audited = pool.take_audit(reserved, seed)
-    chosen += pool.take_worst(budget - len(chosen) - len(audited))
-    filled = pool.take_farthest(budget - len(chosen) - len(audited)) if fill else []
-    fates = [""] * len(r)
-    for position, i in enumerate(order):
-        fates[i] = pool.fates[position]
-    kinds = ("chosen", "audit", "filled", "near_duplicate", "over_budget", "below_threshold", "quarantined")
-    reasons = {kind: fates.count(kind) for kind in kinds}
-    return Selection(
-        chosen=[order[i] for i in chosen],
-        audit=[order[i] for i in audited],
-        filled=[order[i] for i in filled],
-        fates=fates,
-        reasons=reasons,
-        separation=pool.separation,
-        message=_message(reasons, budget),
-    )
-
-
-class _Pool:
-    """Candidates sorted by id, and what has become of each."""
-
-    def __init__(self, x: Array, ratios: Array, ids: list[str], known: Array, separation: float | None) -> None:
-        self.x, self.ratios, self.ids = x, ratios, ids
-        usable = np.isfinite(x).all(axis=1) & ~np.isnan(ratios)
-        self.separation = typical_separation(np.concatenate([x[usable], known])) if separation is None else separation
-        # distance to the nearest frame that is taken or labelled
-        self.nearest = np.full(len(x), np.inf)
-        for row in known:
-            self._approach(row)
-        self.fates = [
-            "quarantined" if not ok else "flagged" if r > 1 else "below_threshold"
-            for ok, r in zip(usable, ratios, strict=True)
-        ]
-        self.flagged = sorted((i for i, f in enumerate(self.fates) if f == "flagged"), key=lambda i: (-ratios[i], i))
-        self.below = [i for i, f in enumerate(self.fates) if f == "below_threshold"]
-
-    def take_worst(self, places: int) -> list[int]:
-        """Go down the flagged frames; those skipped for lack of places can be taken by a later call."""
-        taken: list[int] = []
-        for i in self.flagged:
-            if self.fates[i] in ("chosen", "near_duplicate"):
-                continue
-            if self._is_duplicate(i):
-                self.fates[i] = "near_duplicate"
-            elif len(taken) < places:
-                taken.append(self._take(i, "chosen"))
-            else:
-                self.fates[i] = "over_budget"
-        return taken
-
-    def take_audit(self, places: int, seed: int) -> list[int]:
-        taken: list[int] = []
-        for i in sorted(self.below, key=lambda i: (hashlib.sha256(f"{seed}:{self.ids[i]}".encode()).digest(), i)):
-            if len(taken) == places:
-                break
-            if not self._is_duplicate(i):
-                taken.append(self._take(i, "audit"))
-        return taken
-
-    def take_farthest(self, places: int) -> list[int]:
-        taken: list[int] = []
-        while len(taken) < places:
-            left = [i for i in self.below if self.fates[i] == "below_threshold" and not self._is_duplicate(i)]
-            if not left:
-                break
-            taken.append(self._take(min(left, key=lambda i: (-self.nearest[i], -self.ratios[i], i)), "filled"))
-        return taken
-
-    def _take(self, i: int, fate: str) -> int:
-        self.fates[i] = fate
-        self._approach(self.x[i])
-        return i
-
-    def _approach(self, row: Array) -> None:
-        # row by row, not by matrix products, whose rounding depends on the order of the rows
-        distance = np.sqrt(((self.x - row) ** 2).sum(axis=1))
-        self.nearest = np.fmin(self.nearest, distance)
-
-    def _is_duplicate(self, i: int) -> bool:
-        return bool(self.nearest[i] <= self.separation)
+    """Pick up to `budget` of candidates that are all in memory; see :class:`Selector`."""
+    selector = Selector(seed=seed, audit=audit)
+    r, x = np.asarray(ratios, dtype=float).ravel(), np.asarray(vectors, dtype=float)
+    if len(ids) != len(r) or (len(r) and len(x) != len(r)):
+        raise InputError(f"selection needs as many vectors {x.shape} as ratios ({len(r)}) and ids ({len(ids)})")
+    for i in range(0, len(r), POOL):
+        selector.add(ids[i : i + POOL], r[i : i + POOL], x[i : i + POOL])
+    return selector.select(budget=budget, known=known, fill=fill, separation=separation)
 
 
 def typical_separation(vectors: Array) -> float:
@@ -200,45 +333,30 @@ def typical_separation(vectors: Array) -> float:
     if len(vectors) == 0:
         return 0.0
     x = vectors[np.lexsort(vectors.T[::-1])] if vectors.shape[1] else vectors
-    rounding = _ROUNDING * float(np.sqrt((x**2).sum(axis=1).mean()))
+    rounding = ROUNDING * float(np.sqrt((x**2).sum(axis=1).mean()))
     x = x[:: -(-len(x) // _SAMPLE)]
     if len(x) < 2:
         return rounding
     return max(DUPLICATE_FRACTION * float(np.quantile(pdist(x), _TYPICAL_QUANTILE)), rounding)
 
 
-def _checked(
-    vectors: ArrayLike, ratios: ArrayLike, ids: Sequence[str], budget: int, audit: int, known: ArrayLike | None
-) -> tuple[Array, Array, Array]:
-    r = np.asarray(ratios, dtype=float).ravel()
-    x = np.asarray(vectors, dtype=float)
-    if len(r) == 0:
-        x = x.reshape(0, x.shape[1] if x.ndim == 2 else 0)
-    if x.ndim != 2 or len(x) != len(r) or len(ids) != len(r):
-        raise InputError(f"selection needs as many vectors {x.shape} as ratios ({len(r)}) and ids ({len(ids)})")
-    if budget < 0 or not 0 <= audit <= budget:
-        raise InputError(f"label.audit ({audit}) must lie between 0 and label.budget ({budget})")
-    labelled = np.zeros((0, x.shape[1])) if known is None or np.size(known) == 0 else np.asarray(known, dtype=float)
-    if labelled.ndim != 2 or (len(r) and labelled.shape[1] != x.shape[1]):
-        raise InputError(f"vectors of labelled frames have shape {labelled.shape}, candidates {x.shape}")
-    if not len(r):
-        labelled = np.zeros((0, x.shape[1]))
-    return x, r, labelled[np.isfinite(labelled).all(axis=1)]
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _message(reasons: dict[str, int], budget: int) -> str:
-    picked = reasons["chosen"] + reasons["audit"] + reasons["filled"]
-    parts = [f"{picked} of {sum(reasons.values())} candidates picked ({reasons['chosen']} above the threshold"]
-    parts[0] += f", {reasons['audit']} audit, {reasons['filled']} fill)"
-    words = {
-        "near_duplicate": "near-duplicates",
-        "over_budget": "over the budget",
-        "below_threshold": "below the threshold",
-        "quarantined": "quarantined (not a number)",
-    }
-    left = [f"{reasons[key]} {text}" for key, text in words.items() if reasons[key]]
+def _message(
+    reasons: Mapping[str, int], refused: Mapping[str, int], seen: int, budget: int, spent: float, hours: float
+) -> str:
+    picked = sum(reasons[kind] for kind in PICKED)
+    kinds = f"{reasons['chosen']} above the threshold, {reasons['audit']} audit, {reasons['filled']} fill"
+    kinds += f", {reasons['forced']} after a long silence" if reasons["forced"] else ""
+    parts = [f"{picked} of {seen} candidates picked ({kinds})"]
+    left = [f"{reasons[key]} {text}" for key, text in LEFT.items() if reasons[key]]
+    left += [f"{count} {code}" for code, count in refused.items()]
     if left:
         parts.append("left out: " + ", ".join(left))
+    if np.isfinite(hours):
+        parts.append(f"expected cost {spent:.3g} of {hours:.3g} core-hours")
     if picked < budget:
         parts.append(f"fewer than the budget of {budget}: going on with these")
     return "; ".join(parts)

@@ -11,7 +11,6 @@ from scipy import stats
 from aldriver.core.errors import InputError
 from aldriver.detect.select import select, typical_separation
 
-KINDS = {"chosen", "audit", "filled", "near_duplicate", "over_budget", "below_threshold", "quarantined"}
 RATIO = st.one_of(st.floats(0, 3), st.sampled_from([0.0, 0.5, 0.999, 1.0, 1.001, 2.0, 2.0, math.inf, math.nan]))
 
 
@@ -38,7 +37,7 @@ def cases(draw):
     return vectors, ratios, ids, options
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases())
 def test_what_always_holds(case):
     vectors, ratios, ids, options = case
@@ -49,21 +48,22 @@ def test_what_always_holds(case):
     assert all(ratios[i] > 1 for i in s.chosen)
     assert all(ratios[i] <= 1 for i in s.audit + s.filled)
     assert list(ratios[s.chosen]) == sorted(ratios[s.chosen], reverse=True)
-    assert len(s.fates) == len(ratios) and set(s.fates) <= KINDS
-    assert s.reasons == {k: s.fates.count(k) for k in s.reasons} and sum(s.reasons.values()) == len(ratios)
-    for kind in ("chosen", "audit", "filled"):
-        assert sorted(getattr(s, kind)) == [i for i, f in enumerate(s.fates) if f == kind]
+    assert sum(s.reasons.values()) == len(ratios) and min(s.reasons.values()) >= 0
+    assert {kind: len(getattr(s, kind)) for kind in ("chosen", "audit", "filled")}.items() <= s.reasons.items()
     quarantined = np.isnan(ratios) | np.isnan(vectors).any(axis=1)
-    assert [f == "quarantined" for f in s.fates] == list(quarantined)
+    assert s.reasons["quarantined"] == quarantined.sum() == sum(s.quarantine.values())
+    assert not quarantined[picked].any()
     if not options["fill"]:
         assert not s.filled
-    taken = np.concatenate([vectors[picked], options["known"]])
-    for k in range(len(picked)):
+    # the audit is uniform and may lie anywhere; all others keep their distance
+    apart = s.audit + s.chosen + s.filled
+    taken = np.concatenate([vectors[apart], options["known"]])
+    for k in range(len(s.audit), len(apart)):
         others = np.delete(taken, k, axis=0)
         assert (np.linalg.norm(others - taken[k], axis=1) > s.separation).all()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_of_the_candidates_does_not_matter(case, random):
     vectors, ratios, ids, options = case
@@ -77,7 +77,7 @@ def test_the_order_of_the_candidates_does_not_matter(case, random):
         assert [ids[i] for i in getattr(s, kind)] == [ids[order[i]] for i in getattr(t, kind)]
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases(), st.data())
 def test_a_larger_ratio_never_loses_a_place(case, data):
     """A frame taken for its novelty (or to fill) is still taken when its ratio rises."""
@@ -95,19 +95,19 @@ def test_a_larger_ratio_never_loses_a_place(case, data):
     assert i in t.chosen + t.filled
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases())
-def test_of_two_alike_frames_the_worse_stays(case):
+def test_nothing_is_left_out_without_a_reason(case):
+    """With places left, each flagged frame that was not taken is alike a taken or labelled one."""
     vectors, ratios, ids, options = case
     s = select(vectors, ratios, ids=ids, **options)
-    for i, fate in enumerate(s.fates):
-        if fate != "near_duplicate":
-            continue
-        close = [j for j in s.indices if np.linalg.norm(vectors[j] - vectors[i]) <= s.separation]
-        worse = [j for j in close if j in s.chosen and ratios[j] >= ratios[i]]
-        near_known = (np.linalg.norm(options["known"] - vectors[i], axis=1) <= s.separation).any()
-        late_audit = [j for j in close if j in s.audit]
-        assert worse or near_known or late_audit
+    if len(s.indices) == options["budget"]:
+        return
+    assert not s.reasons["over_budget"] and not s.reasons["over_quota"] and not s.reasons["thinned"]
+    taken = np.concatenate([vectors[s.indices], options["known"]])
+    for i in set(np.flatnonzero(ratios > 1)) - set(s.indices):
+        if np.isfinite(vectors[i]).all():
+            assert np.linalg.norm(taken - vectors[i], axis=1).min() <= s.separation + 1e-12
 
 
 def spread(n: int, seed: int = 0) -> np.ndarray:
@@ -118,17 +118,31 @@ def names(n: int) -> list[str]:
     return [f"{k:04x}" for k in range(n)]
 
 
-def test_worst_first_within_the_budget():
+def test_the_worst_of_equally_different_ones_come_first():
     ratios = np.array([0.2, 1.5, 3.0, 1.2, 0.9, 2.0])
-    s = select(spread(6), ratios, budget=3, ids=names(6), seed=0)
+    s = select(np.eye(6), ratios, budget=3, ids=names(6), seed=0)
     assert s.chosen == [2, 5, 1]
     assert s.reasons["over_budget"] == 1 and s.reasons["below_threshold"] == 2
+
+
+def test_the_most_different_of_equally_bad_ones_come_first():
+    """Farthest-point sampling from the labelled frames: on a line each pick halves the largest gap."""
+    x = np.linspace(0, 1, 17)[:, None]
+    s = select(x, np.full(17, 2.0), budget=4, ids=names(17), seed=0, known=[[0.0], [1.0]], separation=0.0)
+    others = set(s.indices) - {8}
+    assert 8 in s.indices and {4, 12} < others and all(x[i] in (0.125, 0.375, 0.625, 0.875) for i in others - {4, 12})
+
+
+def test_the_worst_is_taken_even_where_much_is_labelled():
+    x = np.array([[0.1], [5.0], [9.0]])
+    s = select(x, [4.0, 2.0, 1.5], budget=1, ids=names(3), seed=0, known=[[0.0]], separation=0.01)
+    assert s.chosen == [0]
 
 
 def test_a_new_element_comes_first_and_nan_never():
     s = select(spread(4), [1.5, math.inf, math.nan, 9.0], budget=4, fill=True, ids=names(4), seed=0)
     assert s.chosen == [1, 3, 0]
-    assert s.fates[2] == "quarantined" and "1 quarantined" in s.message
+    assert s.quarantine == {"the score is not a number": 1} and "1 quarantined" in s.message
 
 
 def test_neighbouring_snapshots_are_not_both_taken():
