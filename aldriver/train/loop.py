@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aldriver.core.recipe_train import Train
@@ -130,7 +131,7 @@ class TrainingLoop:
         started, cpu = time.perf_counter(), time.process_time()
         state, settings = self.state, self.settings
         lr = self.schedule.learning_rate
-        order = np.random.default_rng([self.seed, state.epoch]).permutation(len(self.train))
+        order = epoch_order(self.seed, state.epoch, len(self.train))
         replayed = self._replay_order()
         self.adapter.module.train()
         sums, replay, penalty, skipped = dict.fromkeys(TERMS, 0.0), 0.0, 0.0, 0
@@ -304,6 +305,11 @@ class TrainingLoop:
 
         sizes = [self.adapter.size(x.graph) for x in pool]
         return fitting_batch(run, sizes, self.settings.batch_size, self.settings.memory_limit_GB)
+
+
+def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
+    """The n frames in the order in which an epoch (from 0) takes them."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
 
 
 def copy_into(parameters: dict[str, torch.nn.Parameter], values: dict[str, Tensor]) -> None:
