@@ -133,6 +133,14 @@ class Label(Section):
     seeds: bool = Field(
         default=True, description="the first labels go to the undisturbed start cells: each system at each strain"
     )
+    core_hours: Positive | None = Field(default=None, description="expected cost of a generation's labels, at most")
+    most_per_walker: int | None = Field(default=None, ge=1, description="labels of a generation one walker may get")
+    most_per_elements: int | None = Field(
+        default=None, ge=1, description="labels of a generation that frames of one set of elements may get"
+    )
+    silence: int | None = Field(
+        default=5, ge=1, description="generations without a label after which a walker or a set of elements is owed one"
+    )
     timeout_s: Positive = 3600.0
     retries: int = Field(default=2, ge=0, le=10, description="retries after a crash (same input)")
 

@@ -7,6 +7,6 @@ Running MD and computing labels are other stages' business.
 from __future__ import annotations
 
 from aldriver.detect.detector import Detector, FrameScore
-from aldriver.detect.select import Selection, select
+from aldriver.detect.select import Selection, Selector, select
 
-__all__ = ["Detector", "FrameScore", "Selection", "select"]
+__all__ = ["Detector", "FrameScore", "Selection", "Selector", "select"]

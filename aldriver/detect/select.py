@@ -72,6 +72,8 @@ class Selection:
         Distance up to which two frames counted as near-duplicates.
     core_hours
         What the labels are expected to cost; 0 where no costs were given.
+    flagged
+        Candidates above the threshold.
     message
         The outcome in one sentence.
     """
@@ -84,6 +86,7 @@ class Selection:
     quarantine: dict[str, int]
     separation: float
     core_hours: float
+    flagged: int
     message: str
 
     @property
@@ -249,6 +252,7 @@ class Selector:
             quarantine={why: n for why, n in self._quarantine.items() if n},
             separation=separation,
             core_hours=picking.spent,
+            flagged=self._count["flagged"],
             message=_message(reasons, refused, self._seen, budget, picking.spent, picking.hours),
         )
 

@@ -36,6 +36,7 @@ UNITS_OF = {
     "systems[].bulk.c": "Å",
     "detect.soap.r_cut": "Å",
     "detect.soap.sigma": "Å",
+    "label.core_hours": "core-hours",
     "benchmark.cases[].a": "Å",
     "benchmark.reference": "Å, GPa, eV",
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aldriver.core.records import dumps, read_json
+from aldriver.core.records import dumps, jsonable, read_json
 from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.stage_explore import check_walkers, promoted_pair, walkers
 from aldriver.workflow.stages import publishing, seed_for
@@ -14,50 +16,61 @@ from aldriver.workflow.storing import labelled_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from numpy.typing import NDArray
 
-    from aldriver.detect import Selection
+    from aldriver.detect import Selection, Selector
+
+ORIGINS = {"chosen": "flagged", "forced": "silence", "audit": "audit", "filled": "fill"}
+"""What picked a frame, as its label will say."""
 
 
 def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
-    """``select/``: ``selected.extxyz`` (seeds in generation 1, then worst first, audit, fill), ``selection.json``."""
+    """``select/``: ``selected.extxyz`` (seeds in generation 1, then flagged, forced, audit, fill), ``selection.json``.
+
+    One walker's frames are in memory at a time.
+    """
     if campaign.is_published(generation, "select"):
         return
     from aldriver.core.frames import write_frames
-    from aldriver.detect import select
+    from aldriver.detect import Selector
 
-    recipe = campaign.recipe
+    label = campaign.recipe.label
     check_walkers(campaign, generation)
     with publishing(campaign, "select", generation, campaign.stage(generation, "select")) as (tmp, progress):
         progress.update(note="reading the walkers")
-        frames, ratios, vectors = _candidates(campaign, generation)
-        known = [frame for one in labelled_frames(campaign, generation - 1) for frame in one]
+        rounds = labelled_frames(campaign, generation - 1)
+        known = [frame for one in rounds for frame in one]
         potential, detector = promoted_pair(campaign, generation - 1)
         budget = _budget(campaign, len(known))
-        seeds = start_cells(campaign)[:budget] if recipe.label.seeds and generation == 1 else []
-        known, budget = known + seeds, budget - len(seeds)
-        selection = select(
-            vectors,
-            ratios,
+        seeds = start_cells(campaign)[:budget] if label.seeds and generation == 1 else []
+        n_known, known, budget = len(known), known + seeds, budget - len(seeds)
+        cost = _cost_of(campaign, rounds)
+        seed = seed_for(campaign.recipe.seed, "select", generation)
+        selector = Selector(seed=seed, audit=min(label.audit, budget))
+        starts = _read_walkers(campaign, generation, selector, cost)
+        quotas = {"walker": label.most_per_walker, "elements": label.most_per_elements}
+        selection = selector.select(
             budget=budget,
-            audit=min(recipe.label.audit, budget),
-            fill=recipe.label.fill,
+            core_hours=label.core_hours if cost else None,
             known=detector.frame_vectors(known, potential=potential) if known else None,
-            seed=seed_for(recipe.seed, "select", generation),
-            ids=[str(f.info["frame_id"]) for f in frames],
+            quotas={kind: most for kind, most in quotas.items() if most is not None},
+            heard=_heard(rounds, label.silence),
+            fill=label.fill,
         )
-        chosen = seeds + _chosen(frames, ratios, selection, generation)
+        chosen = seeds + _chosen(campaign, generation, selection, starts)
         write_frames(tmp / "selected.extxyz", chosen)
         thresholds = read_json(campaign.potential(potential.fingerprint) / "detector" / "config.json")["thresholds"]
         facts: dict[str, Any] = {
-            "n_candidates": len(frames),
+            "n_candidates": sum(selection.reasons.values()),
             "n_selected": len(chosen),
             "n_seeds": len(seeds),
-            "n_known": len(known) - len(seeds),
+            "n_known": n_known,
+            "n_flagged": selection.flagged,
             "budget": budget + len(seeds),
+            "thresholds": thresholds,
+            "potential": potential.fingerprint,
         }
-        flagged = int(np.sum(np.asarray(ratios) > 1.0))
-        facts |= {"n_flagged": flagged, "thresholds": thresholds, "potential": potential.fingerprint}
-        (tmp / "selection.json").write_text(dumps({**_as_dict(selection), **facts}))
+        (tmp / "selection.json").write_text(dumps({**jsonable(selection), **facts}))
 
 
 def start_cells(campaign: Campaign) -> list[Atoms]:
@@ -90,40 +103,76 @@ def _budget(campaign: Campaign, labelled: int) -> int:
     return budget if most is None else max(0, min(budget, most - labelled))
 
 
-def _candidates(campaign: Campaign, generation: int) -> tuple[list[Atoms], list[float], Any]:
+def _read_walkers(
+    campaign: Campaign, generation: int, selector: Selector, cost: Callable[[list[Atoms]], NDArray[np.float64]] | None
+) -> list[int]:
+    """Show the selector all candidates; the position of each walker's first one."""
     from aldriver.core.frames import read_frames
 
-    frames: list[Atoms] = []
-    ratios: list[float] = []
-    vectors = []
+    starts = [0]
     for walker in walkers(campaign.recipe):
         folder = campaign.walker(generation, walker.index)
-        found = read_frames(folder / "frames.extxyz")
-        if found:
-            frames += found
-            ratios += np.load(folder / "scores.npz")["ratio"].tolist()
-            vectors.append(np.load(folder / "vectors.npz")["vectors"])
-    return frames, ratios, np.concatenate(vectors) if vectors else np.zeros((0, 0))
+        frames = read_frames(folder / "frames.extxyz")
+        starts.append(starts[-1] + len(frames))
+        if frames:
+            selector.add(
+                [str(frame.info["frame_id"]) for frame in frames],
+                np.load(folder / "scores.npz")["ratio"],
+                np.load(folder / "vectors.npz")["vectors"],
+                groups={
+                    "walker": [str(walker.index)] * len(frames),
+                    "elements": [_elements(frame) for frame in frames],
+                },
+                costs=cost(frames) if cost else None,
+            )
+    return starts
 
 
-def _chosen(frames: list[Atoms], ratios: list[float], selection: Selection, generation: int) -> list[Atoms]:
-    from aldriver.core.frames import PROVENANCE_KEYS, bare
+def _cost_of(campaign: Campaign, rounds: list[list[Atoms]]) -> Callable[[list[Atoms]], NDArray[np.float64]] | None:
+    """Expected core-hours of labels from those of the labels so far; None while none has a cost."""
+    from aldriver.label.cost import expected_cost
 
-    chosen = []
-    for origin, positions in (
-        ("flagged", selection.chosen),
-        ("audit", selection.audit),
-        ("fill", selection.filled),
-    ):
-        for i in positions:
-            frame = bare(frames[i])
-            frame.info = {k: v for k, v in frames[i].info.items() if k in PROVENANCE_KEYS}
-            frame.info |= {"origin": origin, "ratio": float(ratios[i]), "generation": generation}
-            chosen.append(frame)
-    return chosen
+    spent = {
+        entry["key"]: max(entry["cpu_s"] or 0.0, (entry["cores"] or 1) * (entry["seconds"] or 0.0)) / 3600
+        for entry in campaign.ledger.find("label", cached=False)
+    }
+    paid = [(len(a), spent[key]) for one in rounds for a in one if (key := a.info.get("label_key")) in spent]
+    sizes, hours = [size for size, _ in paid], [cost for _, cost in paid]
+    if expected_cost([], sizes, hours) is None:
+        return None
+    return lambda frames: np.asarray(expected_cost([len(a) for a in frames], sizes, hours))
 
 
-def _as_dict(selection: Selection) -> dict[str, Any]:
-    from aldriver.core.records import jsonable
+def _elements(frame: Atoms) -> str:
+    return "-".join(sorted(set(frame.get_chemical_symbols())))
 
-    return dict(jsonable(selection))
+
+def _heard(rounds: list[list[Atoms]], silence: int | None) -> dict[str, set[str]] | None:
+    """Walkers and sets of elements with a label in the last `silence` generations; None before there were so many."""
+    if silence is None or len(rounds) < silence:
+        return None
+    late = [frame for one in rounds[-silence:] for frame in one]
+    walked = {str(frame.info["walker"]) for frame in late if "walker" in frame.info}
+    return {"walker": walked, "elements": {_elements(frame) for frame in late}}
+
+
+def _chosen(campaign: Campaign, generation: int, selection: Selection, starts: list[int]) -> list[Atoms]:
+    """The picked frames, read again walker by walker, in the order in which they were picked."""
+    from aldriver.core.frames import PROVENANCE_KEYS, bare, read_frames
+
+    origin = {p: name for kind, name in ORIGINS.items() for p in getattr(selection, kind)}
+    found: dict[int, Atoms] = {}
+    for walker, (first, end) in zip(walkers(campaign.recipe), pairwise(starts), strict=True):
+        wanted = [p for p in origin if first <= p < end]
+        if not wanted:
+            continue
+        folder = campaign.walker(generation, walker.index)
+        frames, ratios = read_frames(folder / "frames.extxyz"), np.load(folder / "scores.npz")["ratio"]
+        for position in wanted:
+            source = frames[position - first]
+            frame = bare(source)
+            frame.info = {k: v for k, v in source.info.items() if k in PROVENANCE_KEYS}
+            frame.info |= {"origin": origin[position], "ratio": float(ratios[position - first])}
+            frame.info["generation"] = generation
+            found[position] = frame
+    return [found[position] for position in selection.indices]
