@@ -295,6 +295,7 @@ if __name__ == "__main__":
 
     # under -m this file is '__main__': run the importable module, whose registry other modules add to
     import aldriver.testing.bench_mace
+    import aldriver.testing.bench_select
     import aldriver.testing.bench_sevennet
     import aldriver.testing.bench_train  # noqa: F401
     from aldriver.testing.bench import main as entry
