@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aldriver.core.section import Positive, Section
 
@@ -23,6 +23,15 @@ class Soap(Section):
     )
 
 
+class LastLayer(Section):
+    """Uncertainty of the last layer of the network (CHGNet, MACE)."""
+
+    heads: int = Field(
+        default=0, ge=0, description="0: exact variance of the forces; K: that of K sampled last layers, cheaper"
+    )
+    frames: int = Field(default=50, ge=1, description="at most so many training frames enter its covariance")
+
+
 Signal = Literal[
     "soap_q",
     "soap_t2",
@@ -30,6 +39,8 @@ Signal = Literal[
     "feature_t2",
     "feature_distance",
     "feature_neighbour",
+    "last_layer",
+    "committee",
 ]
 
 
@@ -41,12 +52,34 @@ class Detect(Section):
     components: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
         default=5, description="PCA components per element; a fraction keeps as many as explain that much variance"
     )
+    last_layer: LastLayer = LastLayer()
+    score: Literal["fused"] | Signal = Field(
+        default="fused", description="what is compared with the threshold: all signals together, or one of them"
+    )
+    error: Literal["rms", "max"] = Field(
+        default="rms", description="force error of a frame: root mean square over its atoms, or the largest"
+    )
+    tolerance_meV_A: Positive = Field(default=100.0, description="force error of a frame that you tolerate")
+    miss_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="share of the frames above the tolerance that may go unnoticed"
+    )
+    upper: Annotated[float, Field(gt=1)] = Field(
+        default=50.0,
+        description="a score beyond this, in units of the largest one seen in calibration, is unphysical: the frame is "
+        "not labelled",
+    )
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.95,
-        description="of a first detector, before there are labels: threshold = this quantile of the scores of held-out "
-        "frames",
+        description="of a first detector, while there are no labels: threshold = this quantile of the scores of "
+        "held-out frames",
     )
 
+    @model_validator(mode="after")
+    def _score_is_measured(self) -> Detect:
+        if self.score != "fused" and self.score not in self.signals:
+            raise ValueError(f"score '{self.score}' is not among the signals ({', '.join(self.signals)})")
+        return self
+
     def wants(self, kind: str) -> bool:
-        """Whether a signal of that kind (``soap``, ``feature``) is asked for."""
+        """Whether a signal of that kind (``soap``, ``feature``, ``last_layer``, ``committee``) is asked for."""
         return any(signal.startswith(kind) for signal in self.signals)

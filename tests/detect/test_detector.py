@@ -168,7 +168,7 @@ def test_scorer_for_a_running_md(detector, iron, stub):
     prediction = stub.evaluate([atoms], features=True)[0]
     out = score(atoms, prediction)
     expected = detector.score([atoms], stub)[0]
-    assert set(out) == {"soap_q", "soap_t2", "feature_distance", "ratio"}
+    assert set(out) == {"soap_q", "soap_t2", "feature_distance", "score", "ratio", "unphysical"}
     assert out["ratio"] == expected.ratio and out["soap_q"] == expected.values["soap_q"]
     assert score(atoms, stub.evaluate([atoms])[0]) == out  # no features in the prediction: the potential is asked
 
