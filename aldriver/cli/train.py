@@ -143,8 +143,8 @@ def train_settings(file: Path | None, given: dict[str, Any]) -> Train:
             block = block[name]
         block[last] = value
     source = given.get("replay.source")
-    if source not in (None, "self", "none") and not Path(source).is_file():
-        raise InputError(f"--replay {source}: no such file; give self, none or a file of labelled frames")
+    if source not in (None, "auto", "self", "none") and not Path(source).is_file():
+        raise InputError(f"--replay {source}: no such file; give auto, self, none or a file of labelled frames")
     try:
         return Train.model_validate(data)
     except ValidationError as error:

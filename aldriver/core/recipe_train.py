@@ -44,9 +44,10 @@ Strategy = Literal[
 class Replay(Section):
     """General knowledge kept in the loss."""
 
-    source: Literal["none", "self"] | Path = Field(
-        default="none",
-        description="`self`: near-equilibrium cells labelled by the foundation itself; or a labelled extended XYZ file",
+    source: Literal["auto", "none", "self"] | Path = Field(
+        default="auto",
+        description="`self`: near-equilibrium cells labelled by the foundation itself; `auto`: those, where the start "
+        "knows any and `strategy` is not `scratch`; or a labelled extended XYZ file",
     )
     weight: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="of the replayed frames' loss, beside that of the new frames"

@@ -12,9 +12,10 @@ COLOURS = {
     "model-5": "#edae49",
     "f4": "#edae49",
     "replay": "#7a5195",
+    "ewc": "#6a994e",
     "default": "#00798c",
 }
-MARKERS = {"scratch": "x", "naive": "o", "model-5": "s", "f4": "s", "replay": "^", "default": "D"}
+MARKERS = {"scratch": "x", "naive": "o", "model-5": "s", "f4": "s", "replay": "^", "ewc": "v", "default": "D"}
 ROWS = (
     ("force RMSE (meV/Å)", lambda run: run["test"]["forces_rmse_meV_A"]),
     ("energy RMSE (meV/atom)", lambda run: run["test"]["energy_rmse_meV_atom"]),

@@ -46,6 +46,7 @@ SAME: dict[str, Any] = {
     "weights": {"energy": 1.0, "forces": 10.0, "stress": 0.06},
     "e0_shift": "never",
     "ewc": 0.0,
+    "replay": {"source": "none"},
 }
 """Of our training beside ``mace_run_train`` (whose default learning rate it is)."""
 

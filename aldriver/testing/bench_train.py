@@ -25,13 +25,21 @@ from ase import Atoms
 
 from aldriver.core.errors import AldriverError
 from aldriver.core.frames import label_of, read_frames, with_labels, write_frames
-from aldriver.core.recipe_train import Train
+from aldriver.core.recipe_train import Replay, Train
 from aldriver.core.units import EV_A3_TO_GPA, voigt_to_matrix
 from aldriver.testing.bench import BenchResult, Skipped, bench
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mlearn"
 VERSION = "0.3.0"
-SETTINGS = Train(epochs=5, batch_size=4, learning_rate=1e-3, memory_limit_GB=64.0, e0_shift="never", ewc=0.0)
+SETTINGS = Train(
+    epochs=5,
+    batch_size=4,
+    learning_rate=1e-3,
+    memory_limit_GB=64.0,
+    e0_shift="never",
+    ewc=0.0,
+    replay=Replay(source="none"),
+)
 PER_ELEMENT = (12, 4)
 """Training and validation frames of Mo and of Si."""
 NO_WORSE = 1 / 1.1

@@ -50,16 +50,20 @@ DATA: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 """Name: files of training frames, files of test frames."""
+ALONE: dict[str, Any] = {"ewc": 0.0, "replay": {"source": "none"}}
+"""Nothing keeps what the foundation knows."""
 STRATEGIES: dict[str, dict[str, Any]] = {
     "default": {},
-    "scratch": {"strategy": "scratch", "learning_rate": 3e-3, "ewc": 0.0},
-    "naive": {"strategy": "naive", "ewc": 0.0},
-    "model-5": {"strategy": "model-5", "ewc": 0.0},
-    "f4": {"strategy": "f4", "ewc": 0.0},
+    "scratch": {"strategy": "scratch", "learning_rate": 3e-3} | ALONE,
+    "naive": {"strategy": "naive"} | ALONE,
+    "naive-slow": {"strategy": "naive", "learning_rate": 1e-4} | ALONE,
+    "model-5": {"strategy": "model-5"} | ALONE,
+    "f4": {"strategy": "f4"} | ALONE,
     "replay": {"strategy": "naive", "ewc": 0.0, "replay": {"source": "self"}},
+    "ewc": {"strategy": "naive", "ewc": 0.2, "replay": {"source": "none"}},
 }
 """Name in the study: keys of the recipe's ``train`` block."""
-OF_CHGNET = ("default", "scratch", "naive", "model-5")
+OF_CHGNET = ("default", "scratch", "naive", "model-5", "ewc")
 PROBES = {
     "Cu": "mlearn/Cu_test.extxyz",
     "Mo": "mlearn/Mo_test.extxyz",
@@ -107,11 +111,15 @@ def runs() -> list[Run]:
     for start, data, strategies, fractions in (
         (CHGNET, "Si", (*OF_CHGNET, "replay"), FRACTIONS),
         (CHGNET, "Mo", OF_CHGNET, FRACTIONS),
-        (STAND_IN, "Mo", ("default", "scratch", "naive", "f4"), FRACTIONS),
+        (STAND_IN, "Mo", ("default", "scratch", "naive", "f4", "ewc"), FRACTIONS),
         (CHGNET, "Mo-Nb,W", OF_CHGNET, FRACTIONS),
         (CHGNET, "Cu", ("default", "naive"), (1.0,)),
+        (CHGNET, "Si", ("naive-slow",), (1.0,)),
+        (CHGNET, "Mo", ("naive-slow",), (1.0,)),
+        (STAND_IN, "Mo", ("naive-slow",), (1.0,)),
     ):
-        found.append(Run(start=start, data=data, strategy="zero-shot"))
+        if (zero := Run(start=start, data=data, strategy="zero-shot")) not in found:
+            found.append(zero)
         found += [
             Run(start=start, data=data, strategy=strategy, fraction=fraction)
             for fraction in reversed(fractions)

@@ -78,13 +78,21 @@ def taught_mace(frames: Sequence[Atoms], *, epochs: int = 30, seed: int = 0, **s
         As in :func:`small_mace`; E0 is by default the mean energy of an atom in `frames`.
     """
     from aldriver.core.frames import label_of
-    from aldriver.core.recipe_train import Train
+    from aldriver.core.recipe_train import Replay, Train
     from aldriver.train import train
 
     elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
     mean = float(np.mean([label_of(atoms, "energy") / len(atoms) for atoms in frames]))
     start = small_mace(elements, **{"atomic_energies": dict.fromkeys(elements, mean), "seed": seed, **small})
-    settings = Train(epochs=epochs, learning_rate=1e-2, batch_size=2, ema_decay=0.9, e0_shift="never", ewc=0.0)
+    settings = Train(
+        epochs=epochs,
+        learning_rate=1e-2,
+        batch_size=2,
+        ema_decay=0.9,
+        e0_shift="never",
+        ewc=0.0,
+        replay=Replay(source="none"),
+    )
     known = max(1, len(frames) * 3 // 4)
     with tempfile.TemporaryDirectory() as folder:
         result = train(start, frames[:known], frames[known:], settings, Path(folder), seed=seed, name=start.name)

@@ -166,7 +166,6 @@ def _train_here(
         adapter.reset(seed)
     trainable = adapter.set_trainable(settings)
     general = prepare.general_frames(foundation, train_frames, settings, out, seed=seed)
-    replays = settings.replay.source != "none" and settings.replay.weight > 0
     probe = Probe(foundation, exclude=prepare.elements_of(train_frames))
     energies = prepare.energy_reader(adapter)
     loop = TrainingLoop(
@@ -177,7 +176,7 @@ def _train_here(
         out,
         seed=seed,
         key=prepare.training_key(start, foundation, train_frames, valid_frames, general, settings, seed),
-        replay=[make_example(adapter, atoms, None) for atoms in general] if replays else [],
+        replay=[make_example(adapter, atoms, None) for atoms in general] if prepare.replays(settings) else [],
         consolidation=prepare.consolidation(adapter, general, settings, seed=seed),
         drift=lambda: probe.drift(energies, adapter.elements),
         on_epoch=on_epoch,

@@ -63,7 +63,7 @@ def train_delta(
     inner = settings.model_copy(
         update={
             "strategy": "naive",
-            "replay": Replay(),
+            "replay": Replay(source="none"),
             "ewc": 0.0,
             "guard": Guard(),
             "e0_shift": "never",

@@ -82,7 +82,7 @@ def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms], *, s
         adapter.proxy(settings.proxies)
     adapter.check_elements(frames)
     heads = sorted({head for atoms in frames if (head := head_of(atoms))})
-    if settings.replay.heads == "separate" and settings.replay.source != "none":
+    if settings.replay.heads == "separate" and replays(settings):
         adapter.separate_heads()
     elif heads:
         adapter.separate_heads(heads, refined=any(not head_of(atoms) for atoms in frames))
@@ -171,20 +171,27 @@ def general_frames(
 ) -> list[Atoms]:
     """Labelled frames of general knowledge for replay and consolidation; none where neither is on."""
     replay = settings.replay
-    wanted = replay.source != "none" and replay.weight > 0
-    if not wanted and not consolidates(settings):
+    if not replays(settings) and not consolidates(settings):
         return []
     from aldriver.train.replay import replay_frames
 
     out.mkdir(parents=True, exist_ok=True)
     elements, cache = elements_of(train_frames), out / "replay.extxyz"
-    if replay.source != "none":
+    if replay.source not in ("auto", "none"):
         return replay_frames(foundation, elements, replay, seed=seed, cache=cache)
     try:
-        replay = replay.model_copy(update={"source": "self"})
-        return replay_frames(foundation, elements, replay, seed=seed, cache=cache)
+        return replay_frames(
+            foundation, elements, replay.model_copy(update={"source": "auto"}), seed=seed, cache=cache
+        )
     except InputError:
         return []  # a potential without a single crystal near equilibrium has no general knowledge to hold on to
+
+
+def replays(settings: Train) -> bool:
+    """Whether general frames are in the loss; by default not for ``scratch``, which has nothing to keep."""
+    replay = settings.replay
+    off = replay.source == "none" or (replay.source == "auto" and settings.strategy == "scratch")
+    return replay.weight > 0 and not off
 
 
 def consolidates(settings: Train) -> bool:

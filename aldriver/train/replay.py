@@ -64,6 +64,8 @@ def replay_frames(
     elements = sorted(set(elements))
     if settings.source == "none":
         return []
+    if settings.source == "auto":
+        settings = settings.model_copy(update={"source": "self"})
     key = _key(foundation, elements, settings, seed)
     if cache is not None and (kept := _read(cache, key)):
         return kept
@@ -134,7 +136,7 @@ def _key(foundation: Potential, elements: Sequence[str], settings: Replay, seed:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise InputError(
-            f"{path}: train.replay.source is none, self, or a file of labelled frames; there is no such file"
+            f"{path}: train.replay.source is auto, none, self, or a file of labelled frames; there is no such file"
         )
     return path
 

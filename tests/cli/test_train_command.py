@@ -123,7 +123,7 @@ def test_a_finished_folder_without_its_checkpoint_is_not_trained_over(run, frame
 def test_interrupted_it_says_so_and_ends_with_the_same_weights(frames, tmp_path):
     """Ctrl-C after the first epochs; the same command again; against a run that nobody disturbed."""
     program = [sys.executable, "-c", "from aldriver.cli.main import main; main()", "train", str(START), str(frames)]
-    program += ["--epochs", "60", "--dtype", "float64", "--ewc", "0"]
+    program += ["--epochs", "60", "--dtype", "float64", "--ewc", "0", "--replay", "none"]
     environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
     stopped = tmp_path / "stopped"
     process = subprocess.Popen([*program, "--out", str(stopped)], stderr=subprocess.PIPE, text=True, env=environment)

@@ -43,8 +43,11 @@ def iron(eam_fe):
     return make
 
 
+OFF = {"ewc": 0, "replay": {"source": "none"}}
+
+
 def settings(**changes) -> Train:
-    return Train.model_validate({"epochs": 2, "batch_size": 2, "learning_rate": 1e-3, "ewc": 0} | changes)
+    return Train.model_validate({"epochs": 2, "batch_size": 2, "learning_rate": 1e-3} | OFF | changes)
 
 
 def test_the_adapter_says_what_the_potential_says(sevennet, alloy):

@@ -37,12 +37,16 @@ def iron(eam_fe: Potential) -> Callable[..., list[Atoms]]:
     return make
 
 
+OFF = {"ewc": 0, "replay": {"source": "none"}}
+"""Nothing general is kept: what most tests ask about is the new frames."""
+
+
 @pytest.fixture(scope="session")
 def settings() -> Callable[..., Train]:
     """settings(...): of a training that takes a second or two."""
 
     def make(**changes: Any) -> Train:
-        return Train.model_validate({"epochs": 3, "batch_size": 2, "learning_rate": 1e-3, "ewc": 0} | changes)
+        return Train.model_validate({"epochs": 3, "batch_size": 2, "learning_rate": 1e-3} | OFF | changes)
 
     return make
 

@@ -40,7 +40,7 @@ def test_neighbours_by_default(chgnet020):
 
 
 def test_none_is_none(chgnet020):
-    assert replay_frames(chgnet020, {"Fe"}, Replay(), seed=0) == []
+    assert replay_frames(chgnet020, {"Fe"}, Replay(source="none"), seed=0) == []
 
 
 def test_separate_heads_are_marked(eam_fe):

@@ -61,6 +61,7 @@ def test_a_mace_campaign_goes_on_with_the_next_strategy_when_a_guard_refuses(
         "epochs": 8,
         "learning_rate": 2.0e-2,
         "ewc": 0,
+        "replay": {"source": "none"},
         "guard": {"max_drift_meV_atom": 0.05},
         "fallbacks": [{"strategy": "f6", "learning_rate": 1.0e-9}, {"strategy": "f5", "learning_rate": 1.0e-5}],
     }

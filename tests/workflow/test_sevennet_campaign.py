@@ -19,7 +19,7 @@ SMALL = {
     "explore": {"temperatures_K": [600], "steps": 10, "timestep_fs": 2, "sample_every": 5, "rattle_A": 0.05},
     "detect": {"signals": ["soap_q", "feature_distance"], "soap": {"n_max": 3, "l_max": 2}},
     "label": {"engine": "calculator", "reference": "eam:Fe_mm.eam.fs", "budget": 3, "audit": 1, "fill": True},
-    "train": {"epochs": 2, "strategy": "f6", "learning_rate": 1.0e-2, "ewc": 0},
+    "train": {"epochs": 2, "strategy": "f6", "learning_rate": 1.0e-2, "ewc": 0, "replay": {"source": "none"}},
     "benchmark": {
         "properties": ["lattice"],
         "cases": [{"name": "bcc-Fe", "element": "Fe", "lattice": "bcc", "a": 2.86, "supercell": [2, 2, 2]}],

@@ -25,7 +25,7 @@ SMALL = {
         "sample_every": 5,
     },
     "detect": {"signals": ["soap_q", "feature_distance"], "soap": {"n_max": 3, "l_max": 2}},
-    "train": {"epochs": 2, "learning_rate": 1.0e-3, "ewc": 0},
+    "train": {"epochs": 2, "learning_rate": 1.0e-3, "ewc": 0, "replay": {"source": "none"}},
     "benchmark": {
         "properties": ["lattice"],
         "cases": [{"name": "bcc-Fe", "element": "Fe", "lattice": "bcc", "a": 2.86, "supercell": [2, 2, 2]}],
