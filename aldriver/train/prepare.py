@@ -82,7 +82,7 @@ def adapter_for(start: Potential, settings: Train, frames: Sequence[Atoms], *, s
         adapter.proxy(settings.proxies)
     adapter.check_elements(frames)
     heads = sorted({head for atoms in frames if (head := head_of(atoms))})
-    if settings.replay.heads == "separate" and replays(settings):
+    if settings.replay.heads == "separate" and settings.replay.source != "none":
         adapter.separate_heads()
     elif heads:
         adapter.separate_heads(heads, refined=any(not head_of(atoms) for atoms in frames))
