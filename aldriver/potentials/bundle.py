@@ -114,6 +114,8 @@ def load_bundle(
         from aldriver.potentials import remote
 
         known = {key: config[key] for key in ("name", "elements", "fingerprint")}
+        if head is not None:
+            del known["fingerprint"]  # of the head that was saved
         options = {"device": device, "dtype": dtype, "head": head}
         return remote.RemotePotential(folder, family=config["family"], options=options, known=known)
     potential = _read_potential(folder, config, device, dtype)

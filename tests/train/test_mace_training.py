@@ -11,7 +11,7 @@ import torch
 
 from aldriver.benchmark.evaluate import evaluate
 from aldriver.core.errors import InputError
-from aldriver.core.frames import with_labels, write_frames
+from aldriver.core.frames import read_frames, with_labels, write_frames
 from aldriver.potentials.mace import largest_differences
 from aldriver.potentials.mace_library import mace_library
 from aldriver.potentials.mace_surgery import with_heads
@@ -249,6 +249,25 @@ def test_multihead_replay_holds_the_foundations_head(double, iron, settings, tmp
         assert result.potential.heads == ("pt_head", "Default") and result.potential.head == "Default"
         old = result.potential.with_head("pt_head")
         drifts[weight] = largest_differences(old, double, far)["energy_meV_atom"]
+    assert drifts[3.0] < 0.5 * drifts[0.0], drifts
+
+
+def test_self_replay_keeps_the_foundations_head(iron, settings, tmp_path):
+    """Cells that the foundation makes and labels itself, rehearsed in a head of its own."""
+    start, frames, drifts = small_mace(("Fe",), atomic_energies=E0, dtype="float64", seed=3), iron(6), {}
+    for weight in (3.0, 0.0):
+        replay = {"source": "self", "heads": "separate", "weight": weight, "per_step": 3}
+        s = settings(dtype="float64", learning_rate=5e-3, epochs=4, ema_decay=0.5, replay=replay, e0_shift="never")
+        result = train(start, frames[:4], frames[4:], s, tmp_path / str(weight), seed=0)
+        assert result.accepted, result.reason
+        assert result.potential.heads == ("pt_head", "Default") and result.potential.head == "Default"
+        rehearsed = read_frames(tmp_path / "3.0" / "replay.extxyz")
+        old = result.potential.with_head("pt_head")
+        drifts[weight] = largest_differences(old, start, rehearsed)["energy_meV_atom"]
+        if weight:
+            assert {atoms.info["head"] for atoms in rehearsed} == {"pt_head"}
+            assert result.checks["replay"]["value"] == pytest.approx(0.0, abs=1e-10), "it labels them itself"
+            assert result.history[-1]["replay_loss"] > 0
     assert drifts[3.0] < 0.5 * drifts[0.0], drifts
 
 

@@ -16,8 +16,14 @@ import pytest
 from aldriver import load
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.frames import write_frames
+from aldriver.potentials.bundle import save_bundle
 from aldriver.potentials.remote import RemotePotential
+from aldriver.testing.small_mace import small_mace
 from aldriver.train import train
+from aldriver.train.base import make_adapter
+from aldriver.train.loss import make_example
+from aldriver.train.metrics import measure
+from aldriver.train.standalone import finished_epochs
 
 OWNER = """
 import json, sys
@@ -85,6 +91,33 @@ def test_a_refused_training_gives_back_what_came_in(chgnet_elsewhere, iron, sett
 def test_errors_come_back_as_what_they_are(chgnet_elsewhere, iron, settings, tmp_path):
     with pytest.raises(InputError, match="f4"):
         train(chgnet_elsewhere, iron(2), iron(2, seed=9), settings(strategy="f4"), tmp_path / "out", seed=1)
+
+
+def test_a_head_of_mace_elsewhere(tmp_path, monkeypatch, iron, settings):
+    """Evaluated and trained in another Python as it is here; each epoch is on disk once."""
+    pytest.importorskip("mace")
+    config = tmp_path / "aldriver.toml"
+    config.write_text(f'[backends.mace]\npython = "{sys.executable}"\n')
+    monkeypatch.setenv("ALDRIVER_CONFIG", str(config))
+    two = small_mace(
+        ("Fe",), heads=("pt_head", "Default"), head="Default", atomic_energies={"Fe": -4.0}, dtype="float64"
+    )
+    save_bundle(two, tmp_path / "two")
+    monkeypatch.setattr("aldriver.potentials.bundle.is_here", lambda family: family != "mace")
+    there, here = load(tmp_path / "two", head="pt_head"), two.with_head("pt_head")
+    assert there.remote and there.fingerprint == here.fingerprint != two.fingerprint
+    known, unseen = iron(2), iron(2, seed=9)
+    for a, b in zip(there.evaluate(unseen, features=True), here.evaluate(unseen, features=True), strict=True):
+        assert a.energy == pytest.approx(b.energy, abs=1e-9)
+        np.testing.assert_allclose(a.features, b.features, atol=1e-9)
+    np.testing.assert_allclose(there.last_layer_features(unseen)[0], here.last_layer_features(unseen)[0], atol=1e-9)
+    adapter, s = make_adapter(here), settings(epochs=1, dtype="float64", e0_shift="never")
+    result = train(there, known, unseen, s, tmp_path / "out", seed=1)
+    examples = [make_example(adapter, atoms, None) for atoms in unseen]
+    assert result.before["loss"] == pytest.approx(measure(adapter, examples, s)["loss"], rel=1e-6)
+    assert result.trained.remote and result.trained.name == "mace:small refined"
+    assert finished_epochs(tmp_path / "out") == len(result.history) == 1
+    there.close()
 
 
 def finished(folder: Path) -> str:
