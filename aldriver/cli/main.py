@@ -16,6 +16,7 @@ from aldriver.cli import (
     campaign,
     convert,
     db,
+    detector,
     doctor,
     evaluate,
     export,
@@ -51,6 +52,7 @@ app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("schema")(schema.schema)
+app.add_typer(detector.app, name="detector")
 app.add_typer(db.app, name="db")
 
 

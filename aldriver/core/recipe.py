@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -19,6 +19,8 @@ from aldriver.core.recipe_detect import Detect
 from aldriver.core.recipe_train import Replay, Train
 from aldriver.core.section import Element, Positive, Section
 from aldriver.core.yamlfile import Location, line_of, load_yaml
+
+Block = TypeVar("Block", bound=BaseModel)
 
 Lattice = Literal["bcc", "fcc", "diamond", "hcp", "sc"]
 
@@ -213,6 +215,11 @@ class Stop(Section):
     generations: int = Field(default=3, ge=1)
     max_labels: int | None = Field(default=None, ge=1)
     force_rmse_meV_A: Positive | None = Field(default=None, description="stop once the test error is below this")
+    settled: bool = Field(
+        default=True,
+        description="stop once errors, coverage and benchmark have settled over two generations: "
+        "[how](how-it-works.md#the-gate)",
+    )
 
 
 class Resources(Section):
@@ -297,16 +304,30 @@ def load_train(path: str | Path) -> Train:
     InputError
         As :func:`load_recipe`.
     """
-    path = Path(path)
+    settings, lines = _load_block(Path(path), Train)
+    return _resolve_train(settings, Path(path), lines, ())
+
+
+def load_detect(path: str | Path) -> Detect:
+    """Read and check a ``detect`` block that stands in a file of its own.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_recipe`.
+    """
+    return _load_block(Path(path), Detect)[0]
+
+
+def _load_block(path: Path, model: type[Block]) -> tuple[Block, dict[Location, int]]:
     data, lines = load_yaml(path)
     if not isinstance(data, dict | None):
-        raise InputError(f"{path}: training settings are a mapping of keys (strategy, epochs, ...): docs/recipe.md")
+        raise InputError(f"{path}: settings are a mapping of keys ({', '.join(model.model_fields)}): docs/recipe.md")
     try:
-        settings = Train.model_validate(data or {})
+        return model.model_validate(data or {}), lines
     except ValidationError as error:
-        problems = [_explain(path, lines, data, e, Train) for e in error.errors()]
+        problems = [_explain(path, lines, data, e, model) for e in error.errors()]
         raise InputError("\n".join(problems)) from error
-    return _resolve_train(settings, path, lines, ())
 
 
 def _resolve_files(recipe: Recipe, path: Path, lines: dict[Location, int]) -> Recipe:

@@ -65,7 +65,7 @@ def _seconds(command: list[str]) -> float:
 @pytest.mark.parametrize(
     "command",
     ["run", "launch", "work", "resume", "cancel", "status", "benchmark", "train", "evaluate", "convert", "label", "export", "report",
-     "doctor", "schema", "db"],
+     "doctor", "schema", "detector", "db"],
 )  # fmt: skip
 def test_every_command_has_help(command, capsys):
     assert call(command, "--help") == 0
