@@ -122,6 +122,8 @@ def decide(
     stop: Stop,
     generation: int,
     labels: int,
+    *,
+    settled: str = "",
 ) -> Decision:
     """Compare a new generation with the promoted one.
 
@@ -135,11 +137,13 @@ def decide(
         without a reference is not judged.
     generation, labels
         Generations done, and good labels so far, this one included.
+    settled
+        Why nothing changes any more (:func:`aldriver.benchmark.settled.stop_reason`); empty while something does.
     """
     deviations = compare(new.records, promoted.records, reference)
     kind, reason = _judge(new, promoted, deviations, settings)
     now = new if kind == "promote" else promoted
-    stop_reason = _stop_reason(now, stop, generation, labels)
+    stop_reason = _stop_reason(now, stop, generation, labels, settled)
     before, after = promoted.force_rmse, new.force_rmse
     numbers = {
         "force_rmse_meV_A": after,
@@ -207,7 +211,7 @@ def _judge(
     return "promote", f"promoted: {errors}{tail}"
 
 
-def _stop_reason(now: GenerationScore, stop: Stop, generation: int, labels: int) -> str:
+def _stop_reason(now: GenerationScore, stop: Stop, generation: int, labels: int, settled: str) -> str:
     """Why the campaign ends; the best reason first."""
     error = now.force_rmse
     if stop.force_rmse_meV_A is not None and error is not None and error <= stop.force_rmse_meV_A:
@@ -215,6 +219,8 @@ def _stop_reason(now: GenerationScore, stop: Stop, generation: int, labels: int)
             f"the force error of {now.name} on the {now.held_out}, {_show(error)} meV/Å, "
             f"has reached the target of {stop.force_rmse_meV_A:g} meV/Å"
         )
+    if stop.settled and settled:
+        return settled
     if stop.max_labels is not None and labels >= stop.max_labels:
         return f"all {stop.max_labels} labels are spent" + (f" ({labels} made)" if labels > stop.max_labels else "")
     if generation >= stop.generations:

@@ -53,6 +53,9 @@ class Detect(Section):
         default=5, description="PCA components per element; a fraction keeps as many as explain that much variance"
     )
     last_layer: LastLayer = LastLayer()
+    committee: int = Field(
+        default=3, ge=2, description="signal `committee`: potentials refined beside each other, with different seeds"
+    )
     score: Literal["fused"] | Signal = Field(
         default="fused", description="what is compared with the threshold: all signals together, or one of them"
     )
@@ -79,6 +82,11 @@ class Detect(Section):
         if self.score != "fused" and self.score not in self.signals:
             raise ValueError(f"score '{self.score}' is not among the signals ({', '.join(self.signals)})")
         return self
+
+    def without_committee(self) -> Detect:
+        """For a potential that has no committee (the foundation): the other signals."""
+        left = [s for s in self.signals if s != "committee"]
+        return self.model_copy(update={"signals": left, "score": "fused" if self.score == "committee" else self.score})
 
     def wants(self, kind: str) -> bool:
         """Whether a signal of that kind (``soap``, ``feature``, ``last_layer``, ``committee``) is asked for."""

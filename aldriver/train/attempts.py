@@ -39,7 +39,7 @@ def train_attempts(
         ``reason`` and ``numbers`` (validation loss before and after, and what the guards measured).
     """
     told = []
-    for k, tried in enumerate([settings, *(with_attempt(settings, a) for a in settings.fallbacks)]):
+    for k, tried in enumerate(attempt_settings(settings)):
         result = train(
             start,
             train_frames,
@@ -64,6 +64,11 @@ def train_attempts(
         if result.accepted:
             break
     return result, told
+
+
+def attempt_settings(settings: Train) -> list[Train]:
+    """The settings of each attempt, in order."""
+    return [settings, *(with_attempt(settings, a) for a in settings.fallbacks)]
 
 
 def with_attempt(settings: Train, attempt: Attempt) -> Train:

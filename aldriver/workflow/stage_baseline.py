@@ -52,7 +52,7 @@ def baseline_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
         known, heldout = _copies(campaign, 0, COPIES), _copies(campaign, COPIES, HELD_OUT)
         foundation.check_elements(known)
         progress.update(1, note="fitting the first detector")
-        detector = Detector.fit(known, foundation, recipe.detect, heldout=heldout)
+        detector = Detector.fit(known, foundation, recipe.detect.without_committee(), heldout=heldout)
         card = {"generation": 0, "name": foundation.name, "parent": None, "e0_shift": None}
         folder = publish_potential(campaign, foundation, detector, card)
         progress.update(2, note="reference energies")

@@ -13,7 +13,8 @@ from aldriver.core.errors import InputError, StoreError
 from aldriver.core.records import dumps, read_json
 from aldriver.core.store import is_published
 from aldriver.workflow.campaign import Campaign
-from aldriver.workflow.stages import load_potential, publishing, seed_for
+from aldriver.workflow.detection import promoted_pair
+from aldriver.workflow.stages import publishing, seed_for
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -77,15 +78,6 @@ def publish_failure(campaign: Campaign, generation: int, index: int, message: st
     if not is_published(campaign.walker(generation, index)):
         with publishing(campaign, "explore", generation, campaign.walker(generation, index), index=index) as (tmp, _p):
             _write_failure(tmp, walker, generation, start, message)
-
-
-def promoted_pair(campaign: Campaign, generation: int) -> tuple[Potential, Detector]:
-    """The potential promoted after a generation, and its detector."""
-    from aldriver.detect import Detector
-
-    folder = campaign.potential(campaign.decision(generation)["promoted"])
-    potential = load_potential(campaign, folder, "explore")
-    return potential, Detector.load(folder / "detector", potential)
 
 
 def _start(campaign: Campaign, generation: int, walker: Walker) -> tuple[Atoms, str]:

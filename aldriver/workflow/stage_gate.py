@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aldriver.core.records import PropertyRecord, dumps, read_json
+from aldriver.core.records import dumps, jsonable, read_json
 from aldriver.workflow.campaign import Campaign
+from aldriver.workflow.detection import audited, recalibrated
 from aldriver.workflow.stages import publishing
-from aldriver.workflow.storing import card, labelled_frames
+from aldriver.workflow.storing import card, labelled_frames, records_of
 
 if TYPE_CHECKING:
     from aldriver.benchmark.gate import GenerationScore
 
 
 def gate_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
-    """``gate/decision.json``: promote, hold or roll back, whether to stop, and the numbers that decided it."""
+    """``gate/decision.json``: promote, hold or roll back, whether to stop, and the numbers that decided it.
+
+    With it what the labels say of the detector; and, of a generation that is not promoted, ``gate/detector``: the
+    promoted potential's detector, calibrated on the labels that are new to it.
+    """
     if campaign.is_published(generation, "gate"):
         return
     with publishing(campaign, "gate", generation, campaign.stage(generation, "gate")) as (tmp, _):
         decision = _baseline(campaign) if generation == 0 else _decide(campaign, generation)
+        if generation > 0:
+            decision["audit"] = audited(campaign, generation)
+            if decision["decision"] != "promote":
+                decision["recalibrated"] = recalibrated(campaign, generation, decision["promoted"], tmp / "detector")
         (tmp / "decision.json").write_text(dumps(decision))
     campaign.ledger.append("decision", **decision)
 
@@ -43,19 +52,23 @@ def _baseline(campaign: Campaign) -> dict[str, Any]:
 
 def _decide(campaign: Campaign, generation: int) -> dict[str, Any]:
     from aldriver.benchmark.gate import decide
+    from aldriver.benchmark.settled import stop_reason
+    from aldriver.workflow.steps import last_step
 
     recipe = campaign.recipe
     before = campaign.decision(generation - 1)["promoted"]
     trained = read_json(campaign.stage(generation, "train") / "result.json")
     labels = sum(len(frames) for frames in labelled_frames(campaign, generation))
+    step = last_step(campaign, generation, before, trained["fingerprint"])
     decision = decide(
         _score(campaign, generation, trained),
         _promoted_score(campaign, generation, before),
-        _records(campaign, 0, "reference"),
+        records_of(campaign, 0, "reference"),
         recipe.gate,
         recipe.stop,
         generation,
         labels,
+        settled=stop_reason(step, campaign.decision(generation - 1).get("step")),
     )
     return {
         "generation": generation,
@@ -64,6 +77,7 @@ def _decide(campaign: Campaign, generation: int) -> dict[str, Any]:
         "stop": decision.stop,
         "stop_reason": decision.stop_reason,
         "numbers": decision.numbers,
+        "step": {**jsonable(step), "settled": step.settled},
         "labels": labels,
         "fingerprint": trained["fingerprint"],
         "promoted": trained["fingerprint"] if decision.decision == "promote" else before,
@@ -78,7 +92,7 @@ def _score(campaign: Campaign, generation: int, trained: dict[str, Any]) -> Gene
         name=f"generation {generation}",
         evaluation=evaluation["test"] or evaluation["valid"] or {},
         held_out=_held_out(campaign),
-        records=_records(campaign, generation, "benchmark"),
+        records=records_of(campaign, generation, "benchmark"),
         accepted=trained["accepted"],
         reason=trained["reason"],
     )
@@ -95,15 +109,10 @@ def _promoted_score(campaign: Campaign, generation: int, fingerprint: str) -> Ge
         name="the foundation" if since == 0 else f"generation {since}",
         evaluation=test or valid or {},
         held_out=_held_out(campaign),
-        records=_records(campaign, since, "benchmark"),
+        records=records_of(campaign, since, "benchmark"),
     )
 
 
 def _held_out(campaign: Campaign) -> str:
     has_test = (campaign.stage(0, "reference") / "test.extxyz").is_file()
     return "test set" if has_test else "validation frames"
-
-
-def _records(campaign: Campaign, generation: int, stage: str) -> list[PropertyRecord]:
-    path = campaign.stage(generation, stage) / "records.json"
-    return [PropertyRecord(**fields) for fields in read_json(path)] if path.is_file() else []

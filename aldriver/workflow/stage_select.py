@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aldriver.core.records import dumps, jsonable, read_json
+from aldriver.core.records import dumps, jsonable
 from aldriver.workflow.campaign import Campaign
-from aldriver.workflow.stage_explore import check_walkers, promoted_pair, walkers
+from aldriver.workflow.detection import drift_of, promise_of, promoted_pair
+from aldriver.workflow.stage_explore import check_walkers, walkers
 from aldriver.workflow.stages import publishing, seed_for
 from aldriver.workflow.storing import labelled_frames
 
@@ -47,7 +48,7 @@ def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
         cost = _cost_of(campaign, rounds)
         seed = seed_for(campaign.recipe.seed, "select", generation)
         selector = Selector(seed=seed, audit=min(label.audit, budget))
-        starts = _read_walkers(campaign, generation, selector, cost)
+        starts, scores = _read_walkers(campaign, generation, selector, cost)
         quotas = {"walker": label.most_per_walker, "elements": label.most_per_elements}
         selection = selector.select(
             budget=budget,
@@ -59,7 +60,6 @@ def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
         )
         chosen = seeds + _chosen(campaign, generation, selection, starts)
         write_frames(tmp / "selected.extxyz", chosen)
-        thresholds = read_json(campaign.potential(potential.fingerprint) / "detector" / "config.json")["thresholds"]
         facts: dict[str, Any] = {
             "n_candidates": sum(selection.reasons.values()),
             "n_selected": len(chosen),
@@ -67,7 +67,9 @@ def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
             "n_known": n_known,
             "n_flagged": selection.flagged,
             "budget": budget + len(seeds),
-            "thresholds": thresholds,
+            "thresholds": jsonable(detector.thresholds),
+            "promise": promise_of(detector),
+            "drift": drift_of(detector, scores),
             "potential": potential.fingerprint,
         }
         (tmp / "selection.json").write_text(dumps({**jsonable(selection), **facts}))
@@ -105,27 +107,31 @@ def _budget(campaign: Campaign, labelled: int) -> int:
 
 def _read_walkers(
     campaign: Campaign, generation: int, selector: Selector, cost: Callable[[list[Atoms]], NDArray[np.float64]] | None
-) -> list[int]:
-    """Show the selector all candidates; the position of each walker's first one."""
+) -> tuple[list[int], NDArray[np.float64]]:
+    """Show the selector all candidates; the position of each walker's first one, and the scores of all."""
     from aldriver.core.frames import read_frames
 
-    starts = [0]
+    starts, seen = [0], [np.zeros(0)]
     for walker in walkers(campaign.recipe):
         folder = campaign.walker(generation, walker.index)
         frames = read_frames(folder / "frames.extxyz")
         starts.append(starts[-1] + len(frames))
         if frames:
+            scores = np.load(folder / "scores.npz")
+            seen.append(scores["score"] if "score" in scores else scores["ratio"])
+            far = scores["unphysical"] if "unphysical" in scores else np.zeros(len(frames))
             selector.add(
                 [str(frame.info["frame_id"]) for frame in frames],
-                np.load(folder / "scores.npz")["ratio"],
+                scores["ratio"],
                 np.load(folder / "vectors.npz")["vectors"],
                 groups={
                     "walker": [str(walker.index)] * len(frames),
                     "elements": [_elements(frame) for frame in frames],
                 },
                 costs=cost(frames) if cost else None,
+                refused=["unphysical" if one else "" for one in far],
             )
-    return starts
+    return starts, np.concatenate(seen)
 
 
 def _cost_of(campaign: Campaign, rounds: list[list[Atoms]]) -> Callable[[list[Atoms]], NDArray[np.float64]] | None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aldriver.core.errors import AldriverError
 from aldriver.core.records import dumps
 from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.stages import load_potential, publishing, seed_for
@@ -14,6 +15,8 @@ from aldriver.workflow.storing import labelled_frames, publish_potential, test_f
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from aldriver.core.recipe_train import Train
+    from aldriver.potentials import Potential
     from aldriver.train import TrainResult
     from aldriver.workflow.progress import Progress
 
@@ -90,7 +93,7 @@ def _train(
     out: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    from aldriver.train.attempts import train_attempts
+    from aldriver.train.attempts import attempt_settings, train_attempts
 
     recipe = campaign.recipe
     foundation = load_potential(campaign, campaign.potential(campaign.decision(0)["promoted"]), "train")
@@ -102,17 +105,13 @@ def _train(
         progress.update(int(line["epoch"]), int(line["epochs"]), f"{len(known)} frames, {line['strategy']}")
 
     work.mkdir(parents=True, exist_ok=True)
-    result, attempts = train_attempts(
-        start,
-        known,
-        valid,
-        recipe.train,
-        work,
-        seed=seed_for(recipe.seed, "train", generation),
-        foundation=foundation,
-        on_epoch=epoch,
-        name=f"{campaign.name} generation {generation}",
-    )
+    common: dict[str, Any] = {
+        "foundation": foundation,
+        "on_epoch": epoch,
+        "name": f"{campaign.name} generation {generation}",
+    }
+    seed = seed_for(recipe.seed, "train", generation)
+    result, attempts = train_attempts(start, known, valid, recipe.train, work, seed=seed, **common)
     for k in range(len(attempts)):
         history = work / f"attempt-{k}" / "history.jsonl"
         last = k == len(attempts) - 1
@@ -136,9 +135,51 @@ def _train(
         "fingerprint": None,
         "potential": None,
     }
-    if result.accepted:
-        facts |= _publish(campaign, generation, start.fingerprint, result, known, valid, out, progress)
-    return facts
+    if not result.accepted:
+        return facts
+    members: list[Potential] = []
+    if "committee" in recipe.detect.signals:
+        again = attempt_settings(recipe.train)[len(attempts) - 1]
+        sides = known, valid
+        members, facts["committee"] = _committee(
+            result, start, sides, again, recipe.detect.committee, work, seed, common
+        )
+    return facts | _publish(campaign, generation, start.fingerprint, result, members, known, valid, out, progress)
+
+
+def _committee(
+    first: TrainResult,
+    start: Potential,
+    sides: tuple[list[Atoms], list[Atoms]],
+    settings: Train,
+    size: int,
+    work: Path,
+    seed: int,
+    common: dict[str, Any],
+) -> tuple[list[Potential], dict[str, Any]]:
+    """Potentials refined as the accepted one was, with other seeds; those much worse than the best are refused.
+
+    Raises
+    ------
+    AldriverError
+        When fewer than two are fit for a committee, the accepted one among them.
+    """
+    from aldriver.train import train
+    from aldriver.train.committee import choose
+
+    results = {"member-0": first}
+    for k in range(1, size):
+        results[f"member-{k}"] = train(start, *sides, settings, work / f"member-{k}", seed=seed + k, **common)
+    committee = choose(results)
+    refused = {name: why for name, why in committee.refused.items() if name != "member-0"}
+    members = [r.potential for name, r in results.items() if name != "member-0" and name not in refused]
+    if not members:
+        reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
+        raise AldriverError(
+            f"no potential besides the accepted one is fit for the committee of {size} ({reasons}): train longer or "
+            "with more frames, or remove committee from detect.signals"
+        )
+    return members, {"size": 1 + len(members), "refused": refused}
 
 
 def _reason(result: TrainResult, attempts: list[dict[str, Any]]) -> str:
@@ -153,6 +194,7 @@ def _publish(
     generation: int,
     parent: str,
     result: TrainResult,
+    members: list[Potential],
     known: list[Atoms],
     valid: list[Atoms],
     out: Path,
@@ -163,7 +205,7 @@ def _publish(
 
     progress.update(note="fitting the detector")
     potential = result.potential
-    detector = Detector.fit(known, potential, campaign.recipe.detect, heldout=valid)
+    detector = Detector.fit(known, potential, campaign.recipe.detect, heldout=valid, members=members)
     card = {
         "generation": generation,
         "name": potential.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aldriver.core.records import dumps, read_json
+from aldriver.core.records import PropertyRecord, dumps, read_json
 from aldriver.core.store import is_published, publish
 from aldriver.workflow.campaign import Campaign
 
@@ -63,6 +63,12 @@ def labelled_frames(campaign: Campaign, generation: int) -> list[list[Atoms]]:
         path = campaign.stage(g, "label") / "dataset.extxyz"
         found.append(read_frames(path, labelled=True) if path.is_file() else [])
     return found
+
+
+def records_of(campaign: Campaign, generation: int, stage: str) -> list[PropertyRecord]:
+    """Benchmark records that a stage published; none where it did not."""
+    path = campaign.stage(generation, stage) / "records.json"
+    return [PropertyRecord(**fields) for fields in read_json(path)] if path.is_file() else []
 
 
 def test_frames(campaign: Campaign) -> list[Atoms]:
