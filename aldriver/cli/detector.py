@@ -40,7 +40,7 @@ class PerFrame(StrEnum):
 
 Frames = Annotated[list[Path], typer.Argument(help="Frames (extended XYZ); one file or several.")]
 Labelled = Annotated[list[Path], typer.Argument(help="Labelled frames (extended XYZ); one file or several.")]
-Saved = Annotated[Path, typer.Argument(metavar="DETECTOR", help="Folder of a fitted detector.")]
+Saved = Annotated[Path, typer.Argument(help="Folder of a fitted detector.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write the detector to.")]
 Of = Annotated[
     str | None,
