@@ -77,7 +77,7 @@ def test_the_order_of_the_candidates_does_not_matter(case, random):
         assert [ids[i] for i in getattr(s, kind)] == [ids[order[i]] for i in getattr(t, kind)]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases(), st.data())
 def test_a_larger_ratio_never_loses_a_place(case, data):
     """A frame taken for its novelty (or to fill) is still taken when its ratio rises."""
