@@ -55,6 +55,8 @@ def show(state: dict[str, Any]) -> None:
         if one["decision"] and one["generation"]:
             text = f"{one['name']}: {one['decision']['reason']}"
             console.print(text, markup=False, highlight=False)
+    for line in detection(state):
+        console.print(line, markup=False, highlight=False)
     cost = ", ".join(f"{stage} {hours:.3g}" for stage, hours in state["cost"].items())
     console.print(f"core-hours: {cost or 'none yet'}", highlight=False)
     for task in state["running"]:
@@ -68,6 +70,28 @@ def show(state: dict[str, Any]) -> None:
     if not state["launchpad"]["reachable"]:
         problem = state["launchpad"]["problem"]
         console.print(f"launchpad not reached ({problem}); this is from the files alone", style="dim", markup=False)
+
+
+def detection(state: dict[str, Any]) -> list[str]:
+    """What the detector of the latest generation promises, whether that still fits, and what audits measured."""
+    rounds = [one for one in state["rounds"] if one.get("detection")]
+    if not rounds:
+        return []
+    name, latest = rounds[-1]["name"], rounds[-1]["detection"]
+    promise, drift = latest["promise"], latest["drift"]
+    asked = f"tolerance {promise['tolerance_meV_A']:g} meV/Å, miss rate {promise['miss_rate']:g}"
+    lines = [f"detector of {name} ({asked}): {promise['sentences'][0]}"]
+    flagged = f"  {latest['flagged']} of {latest['candidates']} candidates flagged"
+    flagged += f", {latest['unphysical']} unphysical" if latest["unphysical"] else ""
+    lines.append(flagged + (f"; {drift['sentence']}" if drift else ""))
+    audits = [one["detection"]["audit"] for one in rounds if one["detection"]["audit"]]
+    if audits:
+        lines.append(f"  audit so far: {audits[-1]['so_far']['sentence']}")
+    if latest["recalibrated"]:
+        lines.append(f"  recalibrated on the labels since: {latest['recalibrated']['sentences'][0]}")
+    if latest["step"]:
+        lines.append(f"  {'settled' if latest['step']['settled'] else 'still moving'}: {latest['step']['sentence']}")
+    return lines
 
 
 def duration(seconds: float) -> str:

@@ -276,7 +276,10 @@ def _reference_of_recipe(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredDetector:
-    """Thresholds by signal, frame scores of training and held-out frames, and what frame vectors were divided by."""
+    """Thresholds by signal, frame scores of training and held-out frames, and what frame vectors were divided by.
+
+    Where force errors were known, the one threshold is that of ``score``.
+    """
 
     thresholds: dict[str, float] = field(default_factory=dict)
     train: Arrays = field(default_factory=dict)
@@ -298,10 +301,18 @@ def detector_of(campaign: Campaign, generation: Generation | None) -> StoredDete
         number = finite(value.get("value") if isinstance(value, dict) else value)
         if number is not None:
             thresholds[str(signal)] = number
+    heldout = reader.npz(folder / "heldout_scores.npz")
+    calibration = config.get("calibration")
+    if isinstance(calibration, dict) and calibration.get("formula"):
+        limit = calibration.get("pooled")
+        value = finite(limit.get("value")) if isinstance(limit, dict) else None
+        if value:  # none where every frame is flagged
+            thresholds["score"] = value
+        heldout = heldout | {k: v for k, v in reader.npz(folder / "calibration.npz").items() if k == "score"}
     found = StoredDetector(
         thresholds=thresholds,
         train=reader.npz(folder / "train_scores.npz"),
-        heldout=reader.npz(folder / "heldout_scores.npz"),
+        heldout=heldout,
         vector_scale=finite(config.get("vector_scale")) or 1.0,
     )
     campaign.problems.extend(p for p in reader.problems if p not in campaign.problems)

@@ -168,7 +168,8 @@ def coverage_figure(campaign: Campaign) -> Figure:
     share: dict[str, dict[int, float]] = {}
     for g in campaign.generations:
         thresholds = detector_of(campaign, campaign.before(g)).thresholds if g.walkers else {}
-        for signal, limit in {**thresholds, "ratio": 1.0}.items():
+        signals = {k: v for k, v in thresholds.items() if k != "score"}  # the ratio is what that was compared with
+        for signal, limit in {**signals, "ratio": 1.0}.items():
             values = explored(g, signal)
             if len(values):  # what is not finite is not known either
                 share.setdefault(signal, {})[g.number] = 100 * float(np.mean(~(values <= limit)))

@@ -14,6 +14,7 @@ from aldriver.core.records import dumps
 from aldriver.report import detection, figures, summary, tables
 from aldriver.report.data import Campaign
 from aldriver.report.figures import Figure
+from aldriver.report.promise import promise_table
 
 # The policy makes the promise binding: a browser refuses any request the page might try.
 _PAGE = Template("""<!doctype html>
@@ -121,8 +122,8 @@ def _sections(campaign: Campaign, groups: dict[str, list[Figure]]) -> list[tuple
         (
             "detection",
             "Detection",
-            "How unusual frames look to the detector. Explored ones right of the threshold are candidates for a label.",
-            _grid(groups["scores"]),
+            "What the detector promises, what audit labels measured, and how unusual frames look to it.",
+            promise_table(campaign) + _grid(groups["scores"]),
         ),
         (
             "exploration",

@@ -15,7 +15,13 @@ METRICS = {
 SIGNALS = {
     "soap_q": "SOAP Q-residual",
     "soap_t2": "SOAP T²",
+    "feature_q": "Feature Q-residual",
+    "feature_t2": "Feature T²",
     "feature_distance": "Feature distance",
+    "feature_neighbour": "Distance to the nearest known atom",
+    "last_layer": "Last-layer deviation",
+    "committee": "Committee spread",
+    "score": "Score",
 }
 
 PROPERTIES = {

@@ -29,8 +29,8 @@ def status(root: str | Path, *, launchpad: Path | None = None) -> dict[str, Any]
     dict
         ``id, name, path, state`` ('finished', 'cancelled', 'running', 'waiting', 'stopped', 'failed'), ``reason``,
         ``generation, generations, stage, labels {done, failed, reasons, pending}, rounds`` (one object per generation:
-        stages, errors on the test and validation frames, benchmark records, decision), ``reference`` (records),
-        ``cost`` (core-hours per stage), ``running, eta_s, promoted, launchpad {reachable, where, states}``.
+        stages, errors on the test and validation frames, benchmark records, detection, decision), ``reference``
+        (records), ``cost`` (core-hours per stage), ``running, eta_s, promoted, launchpad {reachable, where, states}``.
 
     Raises
     ------
@@ -182,10 +182,28 @@ def _round(campaign: Campaign, g: int) -> dict[str, Any]:
         "test": evaluation.get("test"),
         "valid": evaluation.get("valid"),
         "records": [{k: record.get(k) for k in keys} for record in records],
+        "detection": _detection(campaign, g, decision),
         "trained": {k: trained.get(k) for k in ("accepted", "reason", "n_train", "n_valid", "best_epoch")},
         "decision": {k: decision.get(k) for k in ("decision", "reason", "stop", "stop_reason")} if decision else None,
         "fingerprint": decision.get("fingerprint") or trained.get("fingerprint"),
         "promoted": decision.get("promoted"),
+    }
+
+
+def _detection(campaign: Campaign, g: int, decision: dict[str, Any]) -> dict[str, Any] | None:
+    """The promise of the detector that guarded a generation, whether it still fits, and what audit labels measured."""
+    selection = _json(campaign.stage(g, "select") / "selection.json") or {}
+    if "promise" not in selection:
+        return None
+    return {
+        "promise": selection["promise"],
+        "drift": selection.get("drift"),
+        "candidates": selection.get("n_candidates"),
+        "flagged": selection.get("n_flagged"),
+        "unphysical": (selection.get("reasons") or {}).get("unphysical", 0),
+        "audit": decision.get("audit"),
+        "recalibrated": decision.get("recalibrated"),
+        "step": decision.get("step"),
     }
 
 

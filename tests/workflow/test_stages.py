@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from aldriver.cli.status import detection
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.frames import read_frames, write_frames
 from aldriver.core.store import publish, verify
@@ -14,6 +15,7 @@ from aldriver.workflow.campaign import create
 from aldriver.workflow.stage_explore import _start, promoted_pair, walkers
 from aldriver.workflow.stage_select import selected_frames
 from aldriver.workflow.stage_train import split
+from aldriver.workflow.status import _detection
 
 SMALL = {
     "systems": [{"name": "bulk", "bulk": {"element": "Fe", "lattice": "bcc", "a": 2.84}, "supercell": [2, 2, 1]}],
@@ -122,6 +124,24 @@ def test_selected_frames_are_labelled_by_the_reference(real, eam_fe):
         verify(real.labels / atoms.info["label_key"])
     fates = load(real.stage(1, "label") / "labels.json")
     assert {f["status"] for f in fates} == {"ok"} and len(real.ledger.find("label", generation=1)) == len(fates)
+
+
+def test_the_detector_promises_and_is_audited(real):
+    """Generation 1 is guarded by a detector without labels; the next one is calibrated on force errors, or says so."""
+    selection, decision = load(real.stage(1, "select") / "selection.json"), real.decision(1)
+    assert selection["promise"]["outcome"] == "quantile" and "no labels" in selection["promise"]["sentences"][0]
+    assert selection["drift"]["sentence"]
+    data = read_frames(real.stage(1, "label") / "dataset.extxyz", labelled=True)
+    counts = decision["audit"]["counts"]
+    assert counts["left"] + counts["flagged"] == selection["n_candidates"]
+    assert counts["audited"] == sum(a.info["origin"] == "audit" for a in data)
+    assert not decision["step"]["settled"]
+    after = promoted_pair(real, 1)[1].calibration
+    assert after.pooled.outcome == "uncertified" and after.formula.kind == "balanced"  # one label holds nothing
+    assert (real.stage(1, "gate") / "detector").is_dir() == (decision["decision"] != "promote")
+    lines = detection({"rounds": [{"name": "generation 1", "detection": _detection(real, 1, decision)}]})
+    assert lines[0].startswith("detector of generation 1 (tolerance 100 meV/Å, miss rate 0.1): no labels")
+    assert any("candidates flagged" in line for line in lines) and any("still moving" in line for line in lines)
 
 
 def test_training_uses_all_labels_and_keeps_groups_apart(real):
