@@ -268,6 +268,14 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _foundation_needs_a_signal(self) -> Recipe:
+        if set(self.detect.signals) == {"committee"}:
+            raise ValueError(
+                "detect.signals: the foundation has no committee, so generation 1 needs another signal beside it"
+            )
+        return self
+
     def digest(self) -> str:
         """SHA-256 (16 characters) of the recipe with all defaults filled in."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
