@@ -117,8 +117,15 @@ def _train(
         last = k == len(attempts) - 1
         name = "history.jsonl" if last else f"history-attempt-{k}.jsonl"
         (out / name).write_text(history.read_text() if history.is_file() else "")
+    members: list[Potential] = []
+    committee: dict[str, Any] | None = None
+    if result.accepted and "committee" in recipe.detect.signals:
+        again = attempt_settings(recipe.train)[len(attempts) - 1]
+        sides, size = (known, valid), recipe.detect.committee
+        result, members, committee = _committee(result, start, sides, again, size, work, seed, common)
     facts = {
         "accepted": result.accepted,
+        "committee": committee,
         "reason": _reason(result, attempts),
         "attempts": attempts,
         "e0_shift": result.e0_shift,
@@ -137,13 +144,6 @@ def _train(
     }
     if not result.accepted:
         return facts
-    members: list[Potential] = []
-    if "committee" in recipe.detect.signals:
-        again = attempt_settings(recipe.train)[len(attempts) - 1]
-        sides = known, valid
-        members, facts["committee"] = _committee(
-            result, start, sides, again, recipe.detect.committee, work, seed, common
-        )
     return facts | _publish(campaign, generation, start.fingerprint, result, members, known, valid, out, progress)
 
 
@@ -156,13 +156,13 @@ def _committee(
     work: Path,
     seed: int,
     common: dict[str, Any],
-) -> tuple[list[Potential], dict[str, Any]]:
-    """Potentials refined as the accepted one was, with other seeds; those much worse than the best are refused.
+) -> tuple[TrainResult, list[Potential], dict[str, Any]]:
+    """Refine again as the accepted potential was, with other seeds: the best, the others, their number.
 
     Raises
     ------
     AldriverError
-        When fewer than two are fit for a committee, the accepted one among them.
+        When fewer than two are fit for a committee.
     """
     from aldriver.train import train
     from aldriver.train.committee import choose
@@ -171,15 +171,15 @@ def _committee(
     for k in range(1, size):
         results[f"member-{k}"] = train(start, *sides, settings, work / f"member-{k}", seed=seed + k, **common)
     committee = choose(results)
-    refused = {name: why for name, why in committee.refused.items() if name != "member-0"}
-    members = [r.potential for name, r in results.items() if name != "member-0" and name not in refused]
-    if not members:
-        reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
+    if len(committee.members) < 2:
+        reasons = "; ".join(f"{name}: {why}" for name, why in committee.refused.items())
         raise AldriverError(
-            f"no potential besides the accepted one is fit for the committee of {size} ({reasons}): train longer or "
-            "with more frames, or remove committee from detect.signals"
+            f"{len(committee.members)} of {size} potentials are fit for a committee ({reasons}): train longer or with "
+            "more frames, or remove committee from detect.signals"
         )
-    return members, {"size": 1 + len(members), "refused": refused}
+    best, *others = committee.members
+    facts = {"size": len(committee.members), "refused": committee.refused}
+    return best, [other.potential for other in others], facts
 
 
 def _reason(result: TrainResult, attempts: list[dict[str, Any]]) -> str:

@@ -31,14 +31,20 @@ def committee(monkeypatch, tmp_path, losses, first=1.0):
 
 
 def test_members_have_seeds_of_their_own_and_are_as_good_as_the_best(monkeypatch, tmp_path):
-    (members, facts), seeds = committee(monkeypatch, tmp_path, [1.05, 1.5, None])
+    (best, members, facts), seeds = committee(monkeypatch, tmp_path, [1.05, 1.5, None])
     assert seeds == [(10 + k, f"member-{k}", {"name": "tiny"}) for k in (1, 2, 3)]
-    assert members == ["potential 11"] and facts["size"] == 2
+    assert best.potential == "accepted" and members == ["potential 11"] and facts["size"] == 2
     assert "1.2 times the best" in facts["refused"]["member-2"] and facts["refused"]["member-3"] == "no better"
 
 
+def test_the_best_one_is_the_potential_that_goes_on(monkeypatch, tmp_path):
+    (best, members, facts), _ = committee(monkeypatch, tmp_path, [1.0, 1.1], first=1.6)
+    assert best.potential == "potential 11" and members == ["potential 12"]
+    assert list(facts["refused"]) == ["member-0"]
+
+
 def test_a_committee_of_one_is_an_error(monkeypatch, tmp_path):
-    with pytest.raises(AldriverError, match="no potential besides the accepted one is fit for the committee of 3"):
+    with pytest.raises(AldriverError, match="1 of 3 potentials are fit for a committee"):
         committee(monkeypatch, tmp_path, [1.5, None])
 
 
