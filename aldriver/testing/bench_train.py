@@ -35,7 +35,7 @@ from aldriver.testing.vendors import NO_WORSE, LoopOrder, as_good, published
 VERSION = "0.3.0"
 SETTINGS = Train(
     epochs=4,
-    batch_size=4,
+    batch_size=2,
     learning_rate=1e-3,
     weights=LossWeights(energy=1.0, forces=1.0, stress=0.1),
     memory_limit_GB=64.0,
@@ -44,9 +44,10 @@ SETTINGS = Train(
     replay=Replay(source="none"),
 )
 PER_ELEMENT = (12, 4)
-"""Training and validation frames of Mo and of Si."""
+"""Training and validation frames of Mo and of Si. An epoch has the ten batches that chgnet's cosine needs to end: with
+fewer, its rate ends higher than asked for (batches of 4: at a third of the peak; its loss was then 8 % below ours)."""
 SEEDS = (0, 1, 2)
-WHAT = f"24 Mo and Si cells, batch 4, E, F and stress, CHGNet {VERSION}"
+WHAT = f"24 Mo and Si cells, batch 2, E, F and stress, CHGNet {VERSION}"
 
 
 @functools.cache
@@ -171,36 +172,10 @@ def train_ours(known: Sequence[Atoms], unseen: Sequence[Atoms], folder: Path, se
 
 def train_theirs(known: Sequence[Atoms], unseen: Sequence[Atoms], folder: Path, seed: int) -> dict[str, Any]:
     """chgnet's training, the frames in the order of ours; the loss is the best of its files, by our measure."""
-    from chgnet.data.dataset import StructureData, collate_graphs
     from chgnet.model import CHGNet
-    from chgnet.trainer import Trainer
-    from pymatgen.io.ase import AseAtomsAdaptor
-    from torch.utils.data import DataLoader
-
-    def loader(frames: Sequence[Atoms], order: Any) -> Any:
-        data: Any = StructureData(
-            structures=[
-                AseAtomsAdaptor.get_structure(Atoms(a.symbols, a.positions, cell=a.cell, pbc=True)) for a in frames
-            ],
-            energies=[a.get_potential_energy() / len(a) for a in frames],
-            forces=[a.get_forces() for a in frames],
-            stresses=[
-                (-10.0 * EV_A3_TO_GPA * voigt_to_matrix(a.get_stress())).tolist() for a in frames
-            ],  # kbar, VASP's sign
-            shuffle=False,
-        )
-        return DataLoader(data, batch_size=SETTINGS.batch_size, collate_fn=collate_graphs, sampler=order)
 
     model = CHGNet.load(model_name=VERSION, use_device="cpu", verbose=False)
-    trainer = Trainer(
-        model=model,
-        targets="efs",
-        criterion="Huber",
-        delta=SETTINGS.huber_delta,
-        epochs=SETTINGS.epochs,
-        learning_rate=SETTINGS.learning_rate,
-        use_device="cpu",
-    )
+    trainer = their_trainer(model, SETTINGS)
     times, save = [], trainer.save_checkpoint
     losses: list[float] = []
 
@@ -209,10 +184,48 @@ def train_theirs(known: Sequence[Atoms], unseen: Sequence[Atoms], folder: Path, 
         times.append(time.process_time())
         losses.append(_loss(trainer.model, unseen))
 
-    trainer.save_checkpoint = timed  # type: ignore[method-assign]
-    orders = LoopOrder(len(known), seed=seed), range(len(unseen))
-    trainer.train(loader(known, orders[0]), loader(unseen, orders[1]), save_dir=str(folder))
+    trainer.save_checkpoint = timed
+    loaders = [
+        their_loader(side, order, SETTINGS.batch_size)
+        for side, order in ((known, LoopOrder(len(known), seed=seed)), (unseen, range(len(unseen))))
+    ]
+    trainer.train(*loaders, save_dir=str(folder))
     return {"times": times, "loss": min(losses), "losses": losses}
+
+
+def their_trainer(model: Any, settings: Train, **options: Any) -> Any:
+    """chgnet's trainer with the loss and the rate of our settings."""
+    from chgnet.trainer import Trainer
+
+    return Trainer(
+        model=model,
+        targets="efs",
+        criterion="Huber",
+        delta=settings.huber_delta,
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        use_device="cpu",
+        **options,
+    )
+
+
+def their_loader(frames: Sequence[Atoms], order: Any, batch_size: int) -> Any:
+    """chgnet's data set of labelled frames, in an order."""
+    from chgnet.data.dataset import StructureData, collate_graphs
+    from pymatgen.io.ase import AseAtomsAdaptor
+    from torch.utils.data import DataLoader
+
+    bare = [Atoms(a.symbols, a.positions, cell=a.cell, pbc=True) for a in frames]
+    data: Any = StructureData(
+        structures=[AseAtomsAdaptor.get_structure(atoms) for atoms in bare],
+        energies=[a.get_potential_energy() / len(a) for a in frames],
+        forces=[a.get_forces() for a in frames],
+        stresses=[
+            (-10.0 * EV_A3_TO_GPA * voigt_to_matrix(a.get_stress())).tolist() for a in frames
+        ],  # kbar, VASP's sign
+        shuffle=False,
+    )
+    return DataLoader(data, batch_size=batch_size, collate_fn=collate_graphs, sampler=order)
 
 
 def _loss(model: Any, frames: Sequence[Atoms]) -> float:
