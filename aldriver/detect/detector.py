@@ -214,9 +214,14 @@ class Detector:
         signals = [s for s, _ in self.signals.of_atoms(frames, potential, features)]
         typical = {k: float(np.median(self.train_scores[k])) for k in self.signals.names}
         calibration, scores = by_errors(signals, labelled, fit, rest, self.settings, typical)
+        notes = []
         if left_out:
-            note = f"{left_out} labelled frames of elements that the fitted frames lack, or broken, were left out"
-            calibration = replace(calibration, notes=(*calibration.notes, note))
+            notes.append(
+                f"{left_out} labelled frames of elements that the fitted frames lack, or broken, were left out"
+            )
+        if self.signals.layer is not None and not fit:
+            notes.append("last_layer has no unit: too few labelled frames to find its noise scale")
+        calibration = replace(calibration, notes=(*calibration.notes, *notes))
         self.heldout_scores = _frame_values(signals, self.signals.names)
         self.calibration_scores = {"score": scores[rest], "error": labelled.errors[rest]}
         self.calibration = calibration

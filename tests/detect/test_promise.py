@@ -38,7 +38,7 @@ def stub() -> DensityPotential:
 def pool(eam_fe) -> list[Atoms]:
     """Exchangeable cells rattled by anything from little to much."""
     frames = []
-    for i, atoms in enumerate(rattled(700, rattle=0.0)):
+    for i, atoms in enumerate(rattled(460, rattle=0.0)):
         atoms.rattle(0.02 + 0.2 * np.random.default_rng(i).random(), seed=10_000 + i)
         frames.append(atoms)
     return labelled(frames, eam_fe)
@@ -216,7 +216,8 @@ def test_committee_and_last_layer_of_real_networks(chgnet020, eam_fe, tmp_path):
     other = CHGNetPotential.foundation("0.3.0")
     settings = Detect(signals=["soap_q", "last_layer", "committee"], last_layer={"heads": 2, "frames": 2})
     found = Detector.fit(known, chgnet020, settings, heldout=frames[:3], members=[chgnet020, other])
-    assert len(found.signals.members) == 1
+    assert len(found.signals.members) == 1 and found.signals.layer.scale == 1.0
+    assert "last_layer has no unit" in found.calibration.notes[-1]
     score = found.score(frames[-1:], chgnet020)[0]
     mine, theirs = (p.evaluate(frames[-1:])[0].forces for p in (chgnet020, other))
     assert score.atoms["committee"] == pytest.approx(np.linalg.norm(mine - theirs, axis=1) / math.sqrt(2), rel=1e-3)
@@ -227,3 +228,38 @@ def test_committee_and_last_layer_of_real_networks(chgnet020, eam_fe, tmp_path):
         Detector.fit(known, chgnet020, settings, members=[chgnet020])
     with pytest.raises(InputError, match="need the potential"):
         found.score(frames[-1:])
+
+
+class Linear(DensityPotential):
+    """With a last layer whose inputs push as the EAM does (times a power of its strength): errors grow with them."""
+
+    def __init__(self, eam: Potential) -> None:
+        super().__init__()
+        self.eam = eam
+
+    def last_layer_forces(self, frames, directions=None):
+        found = []
+        for p in self.eam.evaluate(frames):
+            inputs = np.stack([p.forces, np.roll(p.forces, 1, axis=1)], axis=-1)
+            found.append(inputs if directions is None else inputs @ directions)
+        return found
+
+
+@pytest.mark.parametrize("heads", [0, 64])
+def test_the_last_layer_is_calibrated_on_the_frames_that_fit_the_score(known, pool, eam_fe, heads):
+    """Its deviation is then in eV/Å: standardised errors of frames it never saw have about unit variance."""
+    settings = Detect(
+        signals=["last_layer"],
+        score="last_layer",
+        last_layer={"heads": heads, "frames": 20},
+        tolerance_meV_A=tolerance_of(pool, 0.3),
+    )
+    potential = Linear(eam_fe)
+    found = Detector.fit(known, potential, settings, heldout=pool[:120])
+    assert found.calibration.formula.kind == "single" and 50 <= found.calibration.pooled.frames <= 70
+    verdicts = found.score(pool[120:300], potential)
+    deviations = np.concatenate([v.atoms["last_layer"] for v in verdicts])
+    lengths = np.concatenate([np.linalg.norm(a.get_forces(), axis=1) for a in pool[120:300]])
+    assert np.sqrt(np.mean((lengths / deviations) ** 2)) == pytest.approx(1.0, abs=0.15)
+    bad = errors(pool[120:300]) > found.calibration.tolerance
+    assert np.mean([not v.flagged for v, b in zip(verdicts, bad, strict=True) if b]) < 0.25
