@@ -54,4 +54,4 @@ def test_an_attempt_changes_what_it_names_and_nothing_else():
     changed = with_attempt(settings, Attempt(strategy="lora", epochs=9))
     assert (changed.strategy, changed.epochs, changed.learning_rate) == ("lora", 9, 2e-3)
     assert changed.replay == settings.replay
-    assert with_attempt(settings, Attempt(strategy="naive", replay=Replay())).replay.source == "none"
+    assert with_attempt(settings, Attempt(strategy="naive", replay=Replay(source="none"))).replay.source == "none"
