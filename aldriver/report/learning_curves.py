@@ -75,6 +75,18 @@ def _table(runs: Sequence[dict[str, Any]], left: bool) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _plain_ticks(axes: Any, frames: Sequence[int]) -> None:
+    """Numbers of frames, and 1–2–5 of each decade, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    axes.set_xticks(frames, labels=[str(n) for n in frames])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     """One column per data set, one row per error, one line per strategy; zero-shot as a dashed line."""
     import matplotlib
@@ -101,6 +113,7 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
                 if run["strategy"] == "zero-shot" and value(run):
                     axes.axhline(value(run), color="black", ls="--", lw=1, label="zero-shot")
             axes.set(xscale="log", yscale="log")
+            _plain_ticks(axes, sorted({run["n_train"] for run in here if run["strategy"] != "zero-shot"}))
             axes.grid(alpha=0.25, which="both")
             if row == 0:
                 axes.set_title(f"{data}\n{start}", fontsize=10)
