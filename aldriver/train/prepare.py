@@ -180,9 +180,7 @@ def general_frames(
     if replay.source not in ("auto", "none"):
         return replay_frames(foundation, elements, replay, seed=seed, cache=cache)
     try:
-        return replay_frames(
-            foundation, elements, replay.model_copy(update={"source": "auto"}), seed=seed, cache=cache
-        )
+        return replay_frames(foundation, elements, replay.model_copy(update={"source": "auto"}), seed=seed, cache=cache)
     except InputError:
         return []  # a potential without a single crystal near equilibrium has no general knowledge to hold on to
 
