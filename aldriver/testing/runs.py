@@ -1,4 +1,4 @@
-"""Studies of many runs: each is computed once, kept in a file of its own, gathered into one JSON, shown on a page.
+"""Studies of many runs: each is computed once, kept in a file of its own, gathered in one JSON, shown on a page.
 
 Owns resuming, sharing the work and filling pages; what a run is, is the study's.
 """
@@ -39,6 +39,8 @@ class Study:
         One line about a finished run.
     sections
         All finished runs → texts for the page, by the name of the marker.
+    figure
+        Draws ``docs/<name>.png`` of all finished runs, if there is one.
     needs_data
         Whether ``--data`` must be given.
     """
@@ -50,6 +52,7 @@ class Study:
     compute: Callable[[str, Path | None, Path], Facts]
     summary: Callable[[Facts], str]
     sections: Callable[[list[Facts]], Mapping[str, str]]
+    figure: Callable[[list[Facts], Path], None] | None = None
     needs_data: bool = False
 
 
@@ -82,6 +85,8 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
         atomic_write(options.results, dumps({"what": study.what, "settings": constants, "runs": gathered}))
         if (page := options.results.with_suffix(".md")).is_file():
             fill(page, study.sections(gathered))
+        if study.figure is not None:
+            study.figure(gathered, options.results.with_suffix(".png"))
     print(f"{len(gathered)} of {len(study.runs)} runs in {options.results}")
     return 0
 
