@@ -32,6 +32,7 @@ FRAMES: tuple[Frame, ...] = ("mean", "rms", "max")
 FEATURES = ("feature_distance", "feature_neighbour")
 FUSED: dict[str, tuple[str, ...]] = {
     "fused: default": tuple(Detect().signals),
+    "fused: feature_distance": ("feature_distance",),
     "fused: features": FEATURES,
     "fused: features, soap": (*FEATURES, "soap_q"),
     "fused: features, last layer": (*FEATURES, EXACT),
