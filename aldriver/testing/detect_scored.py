@@ -183,9 +183,9 @@ def coverage(scored: Scored, *, seed: int, splits: int = SPLITS) -> list[dict[st
     -------
     list of dict
         ``outcomes`` (splits by outcome), and of the certified ones ``miss_rate`` (missed of all frames above the
-        tolerance), ``promised`` (mean k/(b + 1)), ``within_band`` (share of splits with no more misses than the upper
-        end of the 95 % band of a binomial with the miss rate asked for), ``band`` (that end as a rate, mean), and
-        ``false_alarms`` (flagged of all frames within the tolerance).
+        tolerance), ``promised`` (mean k/(b + 1) over those), ``within_band`` (share of splits with no more misses than
+        the upper end of the 95 % band of a binomial with the miss rate asked for), ``band`` (that end as a rate, mean),
+        and ``false_alarms`` (flagged of all frames within the tolerance).
     """
     signals = complete(scored, seed=seed)
     rows = [{str(name): signals[name][i] for name in Detect().signals} for i in range(len(scored.sizes))]
@@ -211,7 +211,9 @@ def _covered(
     for _ in range(splits):
         order = rng.permutation(len(errors))
         known, new = order[: len(order) // 2], order[len(order) // 2 :]
-        labelled = Labelled.of([differences[i] for i in known], [f"{i}" for i in known], ["X"] * len(known), settings)
+        labelled = Labelled.of(
+            [differences[i] for i in known], [str(k) for k in range(len(known))], ["X"] * len(known), settings
+        )
         calibration, _ = by_errors([rows[i] for i in known], labelled, *divided(labelled, settings), settings, typical)
         limit = calibration.pooled
         outcomes[limit.outcome] = outcomes.get(limit.outcome, 0) + 1
@@ -222,7 +224,7 @@ def _covered(
         missed, above = int((bad & ~flagged).sum()), int(bad.sum())
         end = int(binom.ppf(0.5 + 0.5 * BAND, above, miss_rate))
         counts += [missed, above, int((~bad & flagged).sum()), int((~bad).sum())]
-        promised.append(limit.promise)
+        promised += [limit.promise] * above  # a rate of frames, as that of the misses is
         ends.append(end / max(1, above))
         inside.append(missed <= end)
     return {
