@@ -47,7 +47,7 @@ Signal = Literal[
 class Detect(Section):
     """Which frames count as extrapolation."""
 
-    signals: list[Signal] = Field(default=["soap_q", "soap_t2", "feature_distance"], min_length=1)
+    signals: list[Signal] = Field(default=["feature_distance"], min_length=1)
     soap: Soap = Soap()
     components: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
         default=5, description="PCA components per element; a fraction keeps as many as explain that much variance"

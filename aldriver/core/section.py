@@ -1,4 +1,4 @@
-"""What every block of the recipe is made of. The blocks themselves: ``recipe.py``, and ``recipe_train.py``."""
+"""What every block of the recipe is made of. The blocks themselves: ``recipe.py`` and ``recipe_*.py``."""
 
 from __future__ import annotations
 

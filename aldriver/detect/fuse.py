@@ -20,7 +20,9 @@ FEWEST = 10
 SQUARED = ("soap_q", "soap_t2", "feature_q", "feature_t2")
 """Signals that are squared distances; the others are distances, or deviations in eV/Å."""
 _FLOOR = 1e-6
-_SMALLEST_ERROR = 1e-3
+_SMALLEST_ERROR = 0.1
+"""Errors below this, in units of their root mean square, count as this: forces that symmetry keeps at nought are right
+without telling anything about what the potential knows."""
 
 
 @dataclass(frozen=True, kw_only=True)

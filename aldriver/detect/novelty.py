@@ -119,6 +119,12 @@ class Novelty:
             features = np.asarray(features, dtype=float)
             if features.ndim != 2 or len(features) != len(atoms):
                 raise InputError(f"features have shape {features.shape}, expected ({len(atoms)}, d)")
+            width = len(next(iter(self.gaussians.values())).mean) if self.gaussians else features.shape[1]
+            if features.shape[1] != width:
+                raise InputError(
+                    f"the potential gives {features.shape[1]} features an atom, this detector was fitted to {width}, "
+                    "perhaps by an earlier version of aldriver: fit it again (aldriver detector fit)"
+                )
             features = np.where(np.isfinite(features), features, np.nan)
         elif set(symbols) <= set(self.elements):
             raise InputError("this detector needs the potential's per-atom features")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from aldriver.core.errors import StoreError
 from aldriver.core.frames import PROVENANCE_KEYS, frame_hash, with_labels
+from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.records import dumps, jsonable
 
 Status = Literal["ok", "unconverged", "failed", "timeout", "cancelled", "rejected"]
@@ -49,6 +50,18 @@ class LabelSpec:
     timeout_s: float = 3600.0
     retries: int = 2
     effort: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, label: LabelBlock, method: str, settings: Mapping[str, Any], **effort: float) -> LabelSpec:
+        """Spec of a recipe's label block."""
+        return cls(
+            engine=label.engine,
+            method=method,
+            settings=settings,
+            timeout_s=label.timeout_s,
+            retries=label.retries,
+            effort=effort,
+        )
 
     def digest(self) -> str:
         """SHA-256 (16 hex characters) of engine, method and settings."""

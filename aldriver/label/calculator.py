@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING
 
 from ase import Atoms
 
-from aldriver.core.errors import AldriverError
+from aldriver.core import recipe_label
+from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.frames import bare
 from aldriver.label.base import Label, Labeler, LabelSpec
 
 if TYPE_CHECKING:
     from aldriver.potentials.base import Potential
+
+
+def make(
+    settings: recipe_label.Label, elements: tuple[str, ...], *, threads: int = 1
+) -> tuple[CalculatorLabeler, LabelSpec]:
+    """Labeler and spec of a recipe's label block."""
+    if settings.reference is None:
+        raise InputError("label.engine 'calculator' needs label.reference, e.g. eam:Fe_mm.eam.fs")
+    spec = LabelSpec.of(settings, f"stand-in {settings.reference}", {"reference": settings.reference})
+    return CalculatorLabeler(settings.reference, spec, elements=elements), spec
 
 
 class CalculatorLabeler(Labeler):

@@ -21,7 +21,8 @@ from ase import Atoms
 
 from aldriver import __version__
 from aldriver.core.errors import InputError
-from aldriver.core.recipe import Espresso
+from aldriver.core.recipe_label import Espresso
+from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.store import sha256_file
 from aldriver.label.base import Label, Labeler, LabelSpec, Status
 from aldriver.label.process import RunResult, child_environment, run_process
@@ -42,6 +43,33 @@ class _Ending:
     status: Status
     reason: str = ""
     retry: bool = False
+
+
+def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -> tuple[EspressoLabeler, LabelSpec]:
+    """Labeler and spec of a recipe's label block.
+
+    The numbers depend on what is in the pseudopotential files, not on where they lie: the spec holds their hashes.
+    """
+    e = settings.espresso
+    if e is None:
+        raise InputError("label.engine 'espresso' needs the block label.espresso")
+    numbers = e.model_dump(mode="json", exclude={"command", "pseudo_dir", "max_scf_steps"})
+    hashes, functionals = {}, set()
+    for element, name in e.pseudopotentials.items():
+        try:
+            upf = read_upf(e.pseudo_dir.expanduser().absolute() / name)
+        except InputError:
+            hashes[element] = "missing"
+            continue
+        hashes[element] = upf.sha256
+        functionals.add(upf.functional)
+    numbers["pseudopotentials"] = hashes
+    grid = "x".join(str(k) for k in e.kpoints)
+    spin = ", spin-polarised" if e.spin else ""
+    functional = "/".join(sorted(functionals)) or "unknown functional"
+    method = f"{functional}, plane waves {e.ecutwfc_Ry:g} Ry, k-grid {grid}{spin}"
+    spec = LabelSpec.of(settings, method, numbers, max_scf_steps=e.max_scf_steps)
+    return EspressoLabeler(e, spec, elements=elements, threads=threads), spec
 
 
 class EspressoLabeler(Labeler):

@@ -16,7 +16,7 @@ from ase import Atoms, units
 from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
-from aldriver.core.recipe import Espresso
+from aldriver.core.recipe_label import Espresso
 from aldriver.core.units import matrix_to_voigt
 
 SCRATCH = "scratch"

@@ -9,12 +9,22 @@ from pathlib import Path
 
 from ase import Atoms
 
-from aldriver.core.recipe import Vasp
+from aldriver.core.errors import InputError
+from aldriver.core.recipe_label import Label as LabelBlock
+from aldriver.core.recipe_label import Vasp
 from aldriver.label.base import Label, Labeler, LabelSpec
 
 _NOT_RUN = (
     "this version of aldriver checks a VASP set-up but does not run VASP; use label.engine espresso or calculator"
 )
+
+
+def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -> tuple[VaspLabeler, LabelSpec]:
+    """Labeler and spec of a recipe's label block."""
+    if settings.vasp is None:
+        raise InputError("label.engine 'vasp' needs the block label.vasp")
+    spec = LabelSpec.of(settings, "VASP", settings.vasp.model_dump(mode="json", exclude={"command"}))
+    return VaspLabeler(settings.vasp, spec, elements=elements), spec
 
 
 class VaspLabeler(Labeler):

@@ -40,7 +40,8 @@ class CHGNetPotential(NetworkPotential):
     """A CHGNet model as a potential.
 
     Energies are total energies as the model gives them (eV, on the scale of the corrected Materials Project data it was
-    trained on); magnetic moments are absolute values (µB); features are the 64 inputs of the energy readout per atom.
+    trained on); magnetic moments are absolute values (µB); features of an atom
+    are the 64 inputs of the energy readout and its 64 hidden units.
     """
 
     family = "chgnet"
@@ -133,7 +134,7 @@ class CHGNetPotential(NetworkPotential):
         counts = [len(g.atomic_number) for g in graphs]
         energies = torch.split(sites.energies.detach().double(), counts)
         magmoms = torch.split(sites.magmoms, counts)
-        rows = torch.split(sites.features, counts)
+        rows = torch.split(self._with_hidden(sites.features), counts) if features else ()
         predictions = []
         for k, graph in enumerate(graphs):
             tensor = None
@@ -154,12 +155,8 @@ class CHGNetPotential(NetworkPotential):
 
     def last_layer_features(self, frames: Sequence[Atoms]) -> list[NDArray[np.float64]]:
         """Hidden layer of the energy readout, (N, 64): an atom's energy is φ · w + b, plus the composition model's."""
-        rows = []
-        for features in self.features(frames):
-            x = torch.tensor(features, dtype=self.dtype, device=self.device)
-            with frozen(self.module), torch.no_grad():
-                rows.append(to_numpy(self._last_inputs(x)))
-        return rows
+        width = self._readout[-1].in_features
+        return [rows[:, -width:] for rows in self.features(frames)]
 
     def last_layer_forces(
         self, frames: Sequence[Atoms], directions: NDArray[np.float64] | None = None
@@ -174,12 +171,20 @@ class CHGNetPotential(NetworkPotential):
                 found.append(forces_of_inputs(phi, batch.atom_positions[0], directions, torch.neg))
         return found
 
+    def _with_hidden(self, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([rows, self._last_inputs(rows)], dim=1)
+
     def _last_inputs(self, rows: Tensor) -> Tensor:
         """Hidden layer of the energy readout from the features."""
-        readout: Any = self.module.mlp
-        for layer in list(getattr(readout, "layers", readout))[:-1]:
+        for layer in self._readout[:-1]:
             rows = layer(rows)
         return rows
+
+    @property
+    def _readout(self) -> list[Any]:
+        readout: Any = self.module.mlp
+        return list(getattr(readout, "layers", readout))
 
     def _batched(self, graphs: Sequence[CrystalGraph], *, stress: bool) -> BatchedGraph:
         return BatchedGraph.from_graphs(

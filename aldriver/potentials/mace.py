@@ -39,7 +39,7 @@ class MACEPotential(NetworkPotential):
     """A MACE network (ScaleShiftMACE) as a potential.
 
     Energies are on the scale of the data the network was trained on, as a rule uncorrected DFT energies; features are
-    the scalars of the node features of every layer.
+    the scalars of the node features of every layer and the hidden units of the readouts.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ class MACEPotential(NetworkPotential):
         batch = join(graphs, len(self.numbers))
         with frozen(self.module):
             sites, forces, stresses, layers = energy_forces_stress(self.module, batch, create_graph=False)
-            rows = invariants(self.module, layers) if features else None
+            rows = invariants(self.module, layers, batch.head) if features else None
         counts = [len(g) for g in graphs]
         energies, all_forces = torch.split(sites.double(), counts), torch.split(forces, counts)
         all_rows = None if rows is None else torch.split(rows, counts)

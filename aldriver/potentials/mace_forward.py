@@ -98,12 +98,11 @@ def forces_of_vectors(batch: MACEBatch, gradient: Tensor) -> Tensor:
     return forces.index_add(0, sender, gradient).index_add(0, receiver, -gradient)
 
 
-def invariants(module: Any, layers: list[Tensor]) -> Tensor:
-    """(N, D) scalars (0e) of the features of all layers: what does not change when the cell is turned."""
-    return torch.cat(
-        [_scalars(rows, product.linear.irreps_out) for rows, product in zip(layers, module.products, strict=True)],
-        dim=1,
-    )
+def invariants(module: Any, layers: list[Tensor], head: Tensor) -> Tensor:
+    """(N, D) what does not change when the cell is turned: scalars (0e) of all layers, hidden units of the readouts."""
+    scalars = [_scalars(rows, product.linear.irreps_out) for rows, product in zip(layers, module.products, strict=True)]
+    hidden = [_hidden(module, r, x, head) for r, x in readouts_of(module, layers) if hasattr(r, "linear_2")]
+    return torch.cat([*scalars, *hidden], dim=1)
 
 
 def last_inputs(module: Any, layers: list[Tensor], head: Tensor) -> Tensor:
@@ -113,16 +112,21 @@ def last_inputs(module: Any, layers: list[Tensor], head: Tensor) -> Tensor:
     """
     rows = []
     for readout, inputs in readouts_of(module, layers):
-        if not hasattr(readout, "linear_2"):
+        if hasattr(readout, "linear_2"):
+            rows.append(_hidden(module, readout, inputs, head))
+        else:
             rows.append(_scalars(inputs, readout.linear.irreps_in))
-            continue
-        n_heads = len(module.heads)
-        hidden = _of_own_head(readout.non_linearity(readout.linear_1(inputs)), head, n_heads)
-        if hasattr(readout, "linear_mid"):
-            hidden = _of_own_head(readout.non_linearity(readout.linear_mid(hidden)), head, n_heads)
-        rows.append(hidden.reshape(len(head), n_heads, -1)[torch.arange(len(head), device=head.device), head])
     scale = torch.atleast_1d(module.scale_shift.scale)[head]
     return torch.cat(rows, dim=1) * scale[:, None]
+
+
+def _hidden(module: Any, readout: Any, inputs: Tensor, head: Tensor) -> Tensor:
+    """(N, K) last hidden units of a readout with a nonlinearity, those of the atom's own head."""
+    n_heads = len(module.heads)
+    hidden = _of_own_head(readout.non_linearity(readout.linear_1(inputs)), head, n_heads)
+    if hasattr(readout, "linear_mid"):
+        hidden = _of_own_head(readout.non_linearity(readout.linear_mid(hidden)), head, n_heads)
+    return hidden.reshape(len(head), n_heads, -1)[torch.arange(len(head), device=head.device), head]
 
 
 def _of_head(values: Tensor, head: Tensor) -> Tensor:

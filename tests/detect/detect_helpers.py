@@ -15,7 +15,7 @@ from aldriver.core.recipe_detect import Detect
 from aldriver.potentials.base import Potential, Prediction
 
 SOAP_ONLY = Detect(signals=["soap_q", "soap_t2"])
-ALL_SIGNALS = Detect()
+ALL_SIGNALS = Detect(signals=["soap_q", "soap_t2", "feature_distance"])
 
 
 class DensityPotential(Potential):

@@ -13,9 +13,9 @@ def test_equals_the_textbook_distance_with_the_shrunk_covariance():
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(80, 6)) @ rng.normal(size=(6, 6))
-    model, reference = Gaussian.fit(x), LedoitWolf().fit(x)
+    model, reference = Gaussian.fit(x), LedoitWolf().fit(x / x.std(axis=0))
     new = rng.normal(size=(10, 6)) * 3
-    assert np.allclose(model.distance(new) ** 2, reference.mahalanobis(new))
+    assert np.allclose(model.distance(new) ** 2, reference.mahalanobis(new / x.std(axis=0)))
     assert model.shrinkage == pytest.approx(reference.shrinkage_)
 
 
@@ -25,6 +25,19 @@ def test_squared_distance_of_gaussian_rows_is_chi_squared():
     model = Gaussian.fit(rng.normal(size=(20000, 4)) @ mixing)
     squared = model.distance(rng.normal(size=(1000, 4)) @ mixing) ** 2
     assert stats.kstest(squared, stats.chi2(4).cdf).pvalue > 1e-3
+
+
+def test_units_of_the_columns_do_not_matter():
+    rng = np.random.default_rng(4)
+    x, new, units = rng.normal(size=(30, 6)), rng.normal(size=(5, 6)), 10.0 ** np.arange(-1.0, 2.0, 0.5)
+    assert np.allclose(Gaussian.fit(x * units).distance(new * units), Gaussian.fit(x).distance(new))
+
+
+def test_a_column_that_never_varied_counts_when_it_does():
+    rng = np.random.default_rng(5)
+    x = np.column_stack([rng.normal(size=(40, 3)), np.full(40, 2.0)])
+    model = Gaussian.fit(x)
+    assert 1e2 < model.distance(np.array([[0.0, 0.0, 0.0, 3.0]]))[0] < np.inf
 
 
 def test_more_columns_than_rows_is_safe():

@@ -115,7 +115,7 @@ def test_no_frame_both_fits_and_sets_the_limit_and_no_trajectory_is_torn():
     # nothing is fitted where half of the frames cannot promise what all of them can
     scarce = Labelled(errors=np.r_[np.full(12, 1.0), np.full(68, 0.01)], lengths=[], groups=groups, sets=["Fe"] * 80)
     assert divided(scarce, Detect(miss_rate=0.1))[0] == []
-    assert divided(case, Detect(score="soap_q"))[0] == []
+    assert divided(case, Detect(signals=["soap_q"], score="soap_q"))[0] == []
 
 
 def test_few_labels_flag_everything_and_say_what_is_missing(known, stub, pool):

@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms, units
 from label_stubs import pw_output, silicon
 
-from aldriver.core.recipe import Espresso
+from aldriver.core.recipe_label import Espresso
 from aldriver.label.pwio import parse_pw_output, pw_input
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "qe_outputs"

@@ -101,16 +101,21 @@ def test_forward_pass_gives_chgnets_gradients_for_training(fe_frames):
             assert torch.allclose(a, b, rtol=1e-8, atol=1e-8 * float(b.abs().max()) + 1e-12)
 
 
-def test_features_are_the_input_of_the_readout(chgnet030, fe_frames):
+def test_features_are_the_input_of_the_readout_and_its_hidden_units(chgnet030, fe_frames):
     seen: list[np.ndarray] = []
-    hook = chgnet030.module.mlp.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach().numpy().copy()))
+    readout = chgnet030.module.mlp
+    hooks = [
+        part.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach().numpy().copy()))
+        for part in (readout, readout.layers[-1])
+    ]
     try:
         chgnet030.module.predict_graph(chgnet030.graph(fe_frames[2]), task="e")
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     got = chgnet030.features([fe_frames[2]])[0]
-    assert got.shape == (len(fe_frames[2]), 64)
-    np.testing.assert_allclose(got, seen[0], atol=1e-4)
+    assert got.shape == (len(fe_frames[2]), 128)
+    np.testing.assert_allclose(got, np.hstack(seen), atol=1e-4)
 
 
 @pytest.mark.parametrize("version", ["0.2.0", "0.3.0"])

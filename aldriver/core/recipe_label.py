@@ -1,0 +1,70 @@
+"""The ``label`` block of the recipe: who labels frames, how, and how many; one section for each engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from aldriver.core.section import Element, Positive, Section
+
+
+class Espresso(Section):
+    """Quantum ESPRESSO settings of a label."""
+
+    command: str = "pw.x"
+    pseudo_dir: Path = Path("/usr/share/espresso/pseudo")
+    pseudopotentials: dict[Element, str]
+    ecutwfc_Ry: Positive
+    ecutrho_Ry: Positive | None = None
+    kpoints: tuple[int, int, int] = Field(default=(1, 1, 1), description="Monkhorst–Pack grid, frozen for the campaign")
+    smearing: Literal["none", "gaussian", "marzari-vanderbilt", "methfessel-paxton", "fermi-dirac"] = "gaussian"
+    degauss_Ry: Positive = 0.01
+    conv_thr_Ry: Positive = 1e-8
+    spin: bool = False
+    starting_magnetization: dict[Element, Annotated[float, Field(ge=-1, le=1)]] = Field(default_factory=dict)
+    max_scf_steps: int = Field(default=100, ge=1)
+
+
+class Vasp(Section):
+    """VASP settings of a label (pymatgen's MP static set with aldriver's overrides)."""
+
+    command: str = "vasp_std"
+    potcars: dict[Element, str] = Field(default_factory=dict)
+    incar: dict[str, Any] = Field(default_factory=dict)
+    kpoints: tuple[int, int, int] = (1, 1, 1)
+
+
+class Label(Section):
+    """Who labels frames, and how many."""
+
+    engine: Literal["calculator", "espresso", "vasp"]
+    reference: str | None = Field(default=None, description="calculator only: a potential such as eam:Fe_mm.eam.fs")
+    espresso: Espresso | None = None
+    vasp: Vasp | None = None
+    budget: int = Field(default=20, ge=1, description="labels per generation")
+    audit: int = Field(default=2, ge=0, description="labels of the budget taken at random below the threshold")
+    fill: bool = Field(default=False, description="spend what is left of the budget on the most novel frames below it")
+    seeds: bool = Field(
+        default=True, description="the first labels go to the undisturbed start cells: each system at each strain"
+    )
+    core_hours: Positive | None = Field(default=None, description="expected cost of a generation's labels, at most")
+    most_per_walker: int | None = Field(default=None, ge=1, description="labels of a generation one walker may get")
+    most_per_elements: int | None = Field(
+        default=None, ge=1, description="labels of a generation that frames of one set of elements may get"
+    )
+    silence: int | None = Field(
+        default=5, ge=1, description="generations without a label after which a walker or a set of elements is owed one"
+    )
+    timeout_s: Positive = 3600.0
+    retries: int = Field(default=2, ge=0, le=10, description="retries after a crash (same input)")
+
+    @model_validator(mode="after")
+    def _settings(self) -> Label:
+        needed = {"calculator": "reference", "espresso": "espresso", "vasp": "vasp"}[self.engine]
+        if getattr(self, needed) is None:
+            raise ValueError(f"engine '{self.engine}' needs the block or key `{needed}`")
+        if self.audit > self.budget:
+            raise ValueError(f"audit ({self.audit}) is larger than the budget ({self.budget})")
+        return self
