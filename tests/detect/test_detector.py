@@ -61,7 +61,9 @@ def test_each_signal_keeps_its_false_alarm_rate_on_fresh_runs(detector, iron, st
 def test_false_alarm_rate_on_exchangeable_frames(stub):
     """Independent rattled cells: over many held-out sets the rate of each signal is 1 − rank/(n + 1)."""
     frames = rattled(900)
-    detector = Detector.fit(frames[:100], stub, ALL_SIGNALS.model_copy(update={"quantile": 0.9}), heldout=frames[100:150])
+    detector = Detector.fit(
+        frames[:100], stub, ALL_SIGNALS.model_copy(update={"quantile": 0.9}), heldout=frames[100:150]
+    )
     values = {k: np.array([s.values[k] for s in detector.score(frames[150:], stub)]) for k in detector.thresholds}
     rng = np.random.default_rng(0)
     for signal, pool in values.items():
