@@ -27,14 +27,15 @@ def export(
     from aldriver.core.frames import read_frames
     from aldriver.core.records import read_json
 
-    source, training = potential, None
+    source, training, detector = potential, None, Path(potential) / "detector"
     atoms = read_frames(structure)[0] if structure is not None else None
     if (Path(potential) / "campaign.json").is_file():
         from aldriver.core.systems import build_systems
         from aldriver.workflow.campaign import open_campaign
-        from aldriver.workflow.status import promoted_potential
+        from aldriver.workflow.status import promoted_detector, promoted_potential
 
         source = str(promoted_potential(Path(potential)))
+        detector = promoted_detector(Path(potential))
         training = read_json(Path(source) / "card.json")
         atoms = atoms or build_systems(open_campaign(potential).recipe)[-1]
     elif (Path(potential) / "config.json").is_file():
@@ -44,7 +45,6 @@ def export(
     from aldriver.export.lammps import export_potential
     from aldriver.potentials import load
 
-    detector = Path(source) / "detector"
     loaded = load(source, device=device)
     result = export_potential(
         loaded, out, detector_dir=detector if detector.is_dir() else None, structure=atoms, training=training

@@ -288,12 +288,19 @@ class StoredDetector:
 
 
 def detector_of(campaign: Campaign, generation: Generation | None) -> StoredDetector:
-    """The detector that guards a generation's potential; an empty one where there is none."""
-    fingerprint = str(generation.decision.get("fingerprint") or "") if generation else ""
+    """The detector that scored in a generation, or that guards the current potential; an empty one where there is none.
+
+    A generation that was not promoted leaves the promoted potential's detector with a newer calibration.
+    """
+    guard = campaign.before(generation) if generation else campaign.current
+    fingerprint = str(guard.decision.get("fingerprint") or "") if guard else ""
     if not fingerprint or "/" in fingerprint or fingerprint.startswith("."):
         return StoredDetector()
     reader = Reader(campaign.path)
-    folder = campaign.path / "potentials" / fingerprint / "detector"
+    last = max(g.number for g in campaign.generations if generation is None or g.number < generation.number)
+    folder = campaign.path / f"generation-{last:03d}" / "gate" / "detector"
+    if not folder.is_dir():
+        folder = campaign.path / "potentials" / fingerprint / "detector"
     config = reader.json(folder / "config.json", dict)
     raw = config.get("thresholds")
     thresholds = {}

@@ -36,7 +36,7 @@ def distribution_figures(campaign: Campaign) -> list[Figure]:
     """Distribution of each signal for training, held-out and explored frames, with the threshold."""
     generation = latest_explored(campaign)
     guard = campaign.before(generation) if generation else campaign.current
-    detector = detector_of(campaign, guard)
+    detector = detector_of(campaign, generation)
     found = {*detector.thresholds, *detector.train, *detector.heldout} & set(SIGNALS)
     section = campaign.recipe.get("detect")
     wanted = section.get("signals") if isinstance(section, dict) else None
@@ -167,7 +167,7 @@ def coverage_figure(campaign: Campaign) -> Figure:
     )
     share: dict[str, dict[int, float]] = {}
     for g in campaign.generations:
-        thresholds = detector_of(campaign, campaign.before(g)).thresholds if g.walkers else {}
+        thresholds = detector_of(campaign, g).thresholds if g.walkers else {}
         signals = {k: v for k, v in thresholds.items() if k != "score"}  # the ratio is what that was compared with
         for signal, limit in {**signals, "ratio": 1.0}.items():
             values = explored(g, signal)
@@ -269,7 +269,7 @@ def _clouds(campaign: Campaign) -> list[tuple[Generation, NDArray[np.float64], N
         w.vectors.shape[1] for g in campaign.generations for w in g.walkers if w.vectors is not None and w.vectors.size
     ]
     for g in campaign.generations:
-        chosen, scale = set(g.selected), detector_of(campaign, campaign.before(g)).vector_scale
+        chosen, scale = set(g.selected), detector_of(campaign, g).vector_scale
         parts, marks = [], []
         for w in g.walkers:
             if w.vectors is None or not w.vectors.size or w.vectors.shape[1] != lengths[-1]:

@@ -32,9 +32,9 @@ FRAMES: tuple[Frame, ...] = ("mean", "rms", "max")
 FEATURES = ("feature_distance", "feature_neighbour")
 FUSED: dict[str, tuple[str, ...]] = {
     "fused: default": tuple(Detect().signals),
-    "fused: feature_distance": ("feature_distance",),
+    "fused: soap": ("soap_q", "soap_t2"),
+    "fused: feature_distance, soap": ("feature_distance", "soap_q", "soap_t2"),
     "fused: features": FEATURES,
-    "fused: features, soap": (*FEATURES, "soap_q"),
     "fused: features, last layer": (*FEATURES, EXACT),
     "fused: features, samples": (*FEATURES, SAMPLED),
     "fused: features, committee": (*FEATURES, "committee"),

@@ -74,6 +74,21 @@ def promoted_potential(root: str | Path) -> Path:
     return found
 
 
+def promoted_detector(root: str | Path) -> Path:
+    """Detector of the promoted potential, in its latest calibration.
+
+    Raises
+    ------
+    InputError
+        As :func:`promoted_potential`.
+    """
+    potential = promoted_potential(root)
+    campaign = open_campaign(root)
+    last, finished = campaign.frontier()
+    newer = campaign.stage(last if finished else last - 1, "gate") / "detector"
+    return newer if newer.is_dir() else potential / "detector"
+
+
 def _tasks(query: dict[str, Any], launchpad: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Tasks in one projected query, and what is to say about the launchpad."""
     from pymongo.errors import PyMongoError

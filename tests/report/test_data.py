@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import report_campaign
 
 from aldriver.core.errors import InputError
 from aldriver.report import write_report
@@ -36,10 +37,23 @@ def test_held_generation_is_not_the_one_in_use_and_does_not_explore(fresh):
 
 def test_thresholds_and_scores_come_from_the_detector_of_the_potential_in_use(campaign):
     read = read_campaign(campaign)
-    detector = detector_of(read, read.before(read.generations[3]))
+    detector = detector_of(read, read.generations[3])
     assert detector.thresholds == {"soap_q": 2.0, "soap_t2": 20.0, "feature_distance": 200.0}
     assert len(detector.train["soap_q"]) == 40 + 12  # generation 1's: generation 2 was held
     assert detector.vector_scale == 2.0
+
+
+def test_a_recalibrated_detector_takes_the_place_of_its_potentials(fresh):
+    root = fresh()
+    newer = root / "generation-002" / "gate" / "detector"  # generation 2 was held: generation 1's potential went on
+    newer.mkdir()
+    config = json.loads(
+        (root / "potentials" / report_campaign.FINGERPRINTS[1] / "detector" / "config.json").read_text()
+    )
+    (newer / "config.json").write_text(json.dumps(config | {"thresholds": {"soap_q": 3.5}}))
+    read = read_campaign(root)
+    assert detector_of(read, read.generations[3]).thresholds == {"soap_q": 3.5}
+    assert detector_of(read, read.generations[2]).thresholds["soap_q"] == 2.0
 
 
 def test_summary_says_what_was_achieved(campaign):
@@ -178,9 +192,10 @@ def test_wrong_kinds_of_values_are_no_numbers(fresh):
 def test_fingerprint_cannot_lead_out_of_the_campaign(fresh):
     root = fresh()
     path = root / "generation-001" / "gate" / "decision.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "../../etc"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "../../etc", "promoted": "../../etc"}))
     read = read_campaign(root)
-    assert detector_of(read, read.generations[1]).thresholds == {}
+    assert read.before(read.generations[2]) is read.generations[1]
+    assert detector_of(read, read.generations[2]).thresholds == {}
 
 
 def test_a_folder_that_is_no_campaign_is_refused(tmp_path):

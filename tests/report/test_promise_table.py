@@ -55,7 +55,7 @@ def test_the_limit_of_a_fused_score_is_drawn(tmp_path):
     (folder / "config.json").write_text(dumps({"thresholds": {}, "vector_scale": 1.0, "calibration": saved}))
     np.savez(folder / "calibration.npz", score=np.linspace(0.01, 0.2, 30), error=np.linspace(0.01, 0.2, 30))
     read = read_campaign(root)
-    detector = detector_of(read, read.before(read.generations[3]))
+    detector = detector_of(read, read.generations[3])
     assert detector.thresholds == {"score": 0.08} and len(detector.heldout["score"]) == 30
     figure = next(f for f in distribution_figures(read) if f.key == "scores-score")
     assert figure.spec["layout"]["shapes"][0]["x0"] == 0.08
