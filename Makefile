@@ -37,6 +37,7 @@ test: setup
 
 bench: setup
 	$(BIN)/python -m aldriver.testing.bench --json bench-results/bench.json
+	$(BIN)/python -m aldriver.testing.detect_bench  # its numbers are in docs/detection_bench.json, made on data that are not here
 
 lint: setup
 	$(BIN)/ruff check aldriver tests

@@ -228,6 +228,7 @@ def study() -> runs.Study:
         summary=detect_page.summary,
         sections=detect_page.sections,
         needs_data=True,
+        printed=("verdict", "ranking", "coverage"),
     )
 
 

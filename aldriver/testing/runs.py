@@ -42,7 +42,9 @@ class Study:
     figure
         Draws ``docs/<name>.png`` of all finished runs, if there is one.
     needs_data
-        Whether ``--data`` must be given.
+        Whether ``--data`` must be given when there is something to compute.
+    printed
+        Sections that are printed at the end.
     """
 
     name: str
@@ -54,13 +56,14 @@ class Study:
     sections: Callable[[list[Facts]], Mapping[str, str]]
     figure: Callable[[list[Facts], Path], None] | None = None
     needs_data: bool = False
+    printed: Sequence[str] = ()
 
 
 def main(study: Study, argv: Sequence[str] | None = None) -> int:
     """Compute what is missing, gather all results and fill the page."""
     parser = argparse.ArgumentParser(description=study.what, formatter_class=argparse.RawDescriptionHelpFormatter)
     if study.needs_data:
-        parser.add_argument("--data", type=Path, required=True, help="folder of the reference data")
+        parser.add_argument("--data", type=Path, help="folder of the reference data")
     parser.add_argument("--work", type=Path, default=Path("campaigns") / study.name.replace("_", "-"))
     parser.add_argument("--part", default="1/1", help="k/n: every n-th run, from the k-th")
     parser.add_argument("--only", default="", help="runs whose name contains this")
@@ -69,6 +72,10 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     constants = jsonable(study.constants)
     known = finished(study, options.work, options.results)
     chosen = [name for name in shared(study.runs, options.part) if options.only in name]
+    if study.needs_data and options.data is None and (missing := [name for name in chosen if name not in known]):
+        raise InputError(
+            f"{len(missing)} of {len(chosen)} runs are not computed yet: give the folder of their data, --data"
+        )
     options.work.mkdir(parents=True, exist_ok=True)
     for k, name in enumerate(chosen, start=1):
         if name in known:
@@ -83,8 +90,10 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     gathered = [known[name] for name in study.runs if name in known]
     if gathered:
         atomic_write(options.results, dumps({"what": study.what, "settings": constants, "runs": gathered}))
+        sections = study.sections(gathered)
         if (page := options.results.with_suffix(".md")).is_file():
-            fill(page, study.sections(gathered))
+            fill(page, sections)
+        print("\n\n".join(sections[name] for name in study.printed))
         if study.figure is not None:
             study.figure(gathered, options.results.with_suffix(".png"))
     print(f"{len(gathered)} of {len(study.runs)} runs in {options.results}")

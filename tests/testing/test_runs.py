@@ -51,6 +51,17 @@ def test_each_run_is_computed_once_whatever_the_parts_and_results_alone_are_enou
     assert "3 of 3 runs" in capsys.readouterr().out
 
 
+def test_data_are_asked_for_only_where_something_is_to_be_computed(study, tmp_path, capsys):
+    made, computed = study
+    made = replace(made, needs_data=True, printed=("all",))
+    with pytest.raises(InputError, match="3 of 3 runs are yet to be computed"):
+        call(made, tmp_path)
+    call(made, tmp_path, "--data", "there")
+    capsys.readouterr()
+    call(made, tmp_path)
+    assert len(computed) == 3 and "| ccc |" in capsys.readouterr().out
+
+
 def test_results_of_other_constants_are_not_taken_over(study, tmp_path):
     made, computed = study
     call(made, tmp_path, "--only", "bb")
