@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aldriver.testing.detect_scored import BASELINES, FUSED, SIZE
-from aldriver.testing.runs import cpu_of, table
+from aldriver.testing.runs import table
 
 Facts = dict[str, Any]
 DEFAULT = next(iter(FUSED))
@@ -41,7 +41,7 @@ def verdict(ranked: Sequence[Facts], costs: Facts | None) -> str:
     """What holds of the targets, and what does not."""
     frames, atoms = _mean(ranked, DEFAULT, _rms_frames), _mean(ranked, DEFAULT, _atoms)
     found = f"{frames:.3f} for frames (wanted: {FRAME_TARGET:g}), {atoms:.3f} for atoms (wanted: {ATOM_TARGET:g})"
-    lines = [f"* {cpu_of(ranked)}, {len(_by_element(ranked))} elements.", f"* The default score: mean AUROC {found}."]
+    lines = [f"* {len(ranked)} runs, {len(_by_element(ranked))} elements.", f"* The default score: mean AUROC {found}."]
     lines += [f"* Best of all: {_best(ranked)}."]
     lines += [f"* Against {NAMES.get(name, name)}: {_against(name, ranked)}." for name in BASELINES]
     if costs is not None:

@@ -22,7 +22,7 @@ from aldriver.testing.closed_loop import HELD_BACK, MOST_EPOCHS, Loop, Refined, 
 if TYPE_CHECKING:
     from ase import Atoms
 
-SEEDS = 3
+SEEDS = 2
 SYSTEM, TEMPERATURE_K = "vacancy", 900.0
 INTERVALS, LABELS = 5, 10
 """Trajectories (naive) or intervals of the trajectory (periodic), and labels of each."""
