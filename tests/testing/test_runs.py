@@ -54,7 +54,7 @@ def test_each_run_is_computed_once_whatever_the_parts_and_results_alone_are_enou
 def test_data_are_asked_for_only_where_something_is_to_be_computed(study, tmp_path, capsys):
     made, computed = study
     made = replace(made, needs_data=True, printed=("all",))
-    with pytest.raises(InputError, match="3 of 3 runs are yet to be computed"):
+    with pytest.raises(InputError, match="3 of 3 runs are not computed yet"):
         call(made, tmp_path)
     call(made, tmp_path, "--data", "there")
     capsys.readouterr()
