@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from aldriver.core.section import Element, Positive, Section
 
-GRID = "k-point grid, frozen for the campaign; Γ alone when neither it nor `kspacing` is given"
+GRID = "k-point grid, frozen for the campaign; Γ alone when neither it nor `kspacing_per_A` is given"
 SPACING = (
     "k-points at most this far apart (with the factor 2π): chosen by each cell, so that cells of unlike size are "
     "sampled alike; with `kpoints` it is a check: a cell that the frozen grid samples worse gets no label"
@@ -47,7 +47,7 @@ class Gpaw(Section):
     xc: str = Field(default="PBE", description="exchange–correlation functional, as GPAW calls it")
     ecut_eV: Positive = Field(description="plane-wave cutoff; oxygen needs 600 for forces, 800 for stresses")
     kpoints: Grid | None = Field(default=None, description=GRID)
-    kspacing: Positive | None = Field(default=None, description=SPACING)
+    kspacing_per_A: Positive | None = Field(default=None, description=SPACING)
     smearing: Literal["none", "fermi-dirac", "marzari-vanderbilt", "methfessel-paxton"] = Field(
         default="fermi-dirac", description="smearing of the occupations"
     )
@@ -78,7 +78,7 @@ class Cp2k(Section):
     cutoff_Ry: Positive = Field(description="cutoff of the finest grid; clean forces of oxygen need above 300")
     rel_cutoff_Ry: Positive = Field(default=60.0, description="cutoff that decides which grid a Gaussian lies on")
     kpoints: Grid | None = Field(default=None, description=GRID)
-    kspacing: Positive | None = Field(default=None, description=SPACING)
+    kspacing_per_A: Positive | None = Field(default=None, description=SPACING)
     temperature_K: Positive | None = Field(
         default=None,
         description="electronic temperature (Fermi–Dirac, diagonalisation); without it the orbital transformation is "

@@ -22,7 +22,7 @@ class Espresso(Section):
     ecutwfc_Ry: Positive
     ecutrho_Ry: Positive | None = None
     kpoints: Grid | None = Field(default=None, description=GRID)
-    kspacing: Positive | None = Field(default=None, description=SPACING)
+    kspacing_per_A: Positive | None = Field(default=None, description=SPACING)
     smearing: Literal["none", "gaussian", "marzari-vanderbilt", "methfessel-paxton", "fermi-dirac"] = "gaussian"
     degauss_Ry: Positive = 0.01
     conv_thr_Ry: Positive = 1e-8

@@ -41,7 +41,7 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
     numbers |= {"files": {kind: _hash_of(path) for kind, path in _files(c).items()}}
     d3 = "-D3(BJ)" if c.dispersion else ""
     basis = "/".join(sorted({name for e, name in c.basis.items() if not elements or e in elements}))
-    method = f"{c.functional}{d3}, {basis}, {c.cutoff_Ry:g} Ry, {grid_text(c.kpoints, c.kspacing)}"
+    method = f"{c.functional}{d3}, {basis}, {c.cutoff_Ry:g} Ry, {grid_text(c.kpoints, c.kspacing_per_A)}"
     spec = LabelSpec.of(settings, method, numbers, max_scf_steps=c.max_scf_steps)
     return Cp2kLabeler(c, spec, elements=elements, threads=threads), spec
 
@@ -143,7 +143,7 @@ class Cp2kLabeler(Labeler):
         missing = sorted(set(frame.get_chemical_symbols()) - (set(self.settings.basis) & set(self.settings.potential)))
         if missing:
             return f"no basis set or potential for {', '.join(missing)} in label.cp2k"
-        return grid_problem(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing)
+        return grid_problem(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing_per_A)
 
     def _attempt(self, frame: Atoms, workdir: Path) -> tuple[RunResult, Ending]:
         run = run_process(
@@ -172,7 +172,7 @@ class Cp2kLabeler(Labeler):
             "functional": s.functional + ("-D3(BJ)" if s.dispersion else ""),
             "basis": s.basis,
             "pseudopotentials": s.potential,
-            "kpoints": list(grid_of(np.asarray(frame.cell), s.kpoints, s.kspacing)),
+            "kpoints": list(grid_of(np.asarray(frame.cell), s.kpoints, s.kspacing_per_A)),
             "cutoff": f"{s.cutoff_Ry:g} Ry (relative {s.rel_cutoff_Ry:g} Ry)",
             "smearing": "none" if s.temperature_K is None else "fermi-dirac",
             "temperature_K": s.temperature_K,
@@ -215,6 +215,6 @@ def _sha256(path: Path, _mtime_ns: int, _size: int) -> str:
 def cheap(settings: LabelBlock) -> LabelBlock:
     """A crude and fast variant, for a trial."""
     assert settings.cp2k is not None
-    crude: dict[str, Any] = {"kpoints": (1, 1, 1), "kspacing": None, "eps_scf": 1e-4, "temperature_K": 2000.0}
+    crude: dict[str, Any] = {"kpoints": (1, 1, 1), "kspacing_per_A": None, "eps_scf": 1e-4, "temperature_K": 2000.0}
     crude |= {"cutoff_Ry": min(settings.cp2k.cutoff_Ry, 150.0)}
     return settings.model_copy(update={"cp2k": settings.cp2k.model_copy(update=crude)})

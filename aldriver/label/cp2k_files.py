@@ -45,7 +45,7 @@ def cp2k_input(frame: Atoms, settings: Cp2k) -> str:
 
 
 def _dft(settings: Cp2k, cell: NDArray[np.float64]) -> list[str]:
-    grid = grid_of(cell, settings.kpoints, settings.kspacing)
+    grid = grid_of(cell, settings.kpoints, settings.kspacing_per_A)
     # CP2K centres an even grid between points; half a step brings Γ back
     shift = [0.5 / n if n % 2 == 0 else 0.0 for n in grid]
     numbers = " ".join([*(str(n) for n in grid), *(f"{s:.12f}" for s in shift)])

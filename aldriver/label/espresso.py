@@ -68,7 +68,7 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
     numbers["pseudopotentials"] = hashes
     spin = ", spin-polarised" if e.spin else ""
     functional = "/".join(sorted(functionals)) or "unknown functional"
-    method = f"{functional}, plane waves {e.ecutwfc_Ry:g} Ry, {grid_text(e.kpoints, e.kspacing)}{spin}"
+    method = f"{functional}, plane waves {e.ecutwfc_Ry:g} Ry, {grid_text(e.kpoints, e.kspacing_per_A)}{spin}"
     spec = LabelSpec.of(settings, method, numbers, max_scf_steps=e.max_scf_steps)
     return EspressoLabeler(e, spec, elements=elements, threads=threads), spec
 
@@ -230,7 +230,7 @@ class EspressoLabeler(Labeler):
         missing = sorted(set(frame.get_chemical_symbols()) - set(self.settings.pseudopotentials))
         if missing:
             return f"no pseudopotential for {', '.join(missing)} in label.espresso.pseudopotentials"
-        return grid_problem(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing)
+        return grid_problem(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing_per_A)
 
     def _attempt(self, frame: Atoms, workdir: Path) -> tuple[RunResult, PwOutput, _Ending]:
         try:
@@ -312,7 +312,7 @@ class EspressoLabeler(Labeler):
                     "md5": u.md5, "sha256": u.sha256}
                 for e, u in self._upfs(frame).items()
             },
-            "kpoints": list(grid_of(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing)),
+            "kpoints": list(grid_of(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing_per_A)),
             "cutoff": f"{self.settings.ecutwfc_Ry:g} Ry",
             "smearing": self.settings.smearing,
             "degauss_Ry": self.settings.degauss_Ry,
@@ -370,6 +370,6 @@ def _last_words(words: str) -> str:
 def cheap(settings: LabelBlock) -> LabelBlock:
     """A crude and fast variant, for a trial."""
     assert settings.espresso is not None
-    crude: dict[str, Any] = {"kpoints": (1, 1, 1), "kspacing": None, "spin": False, "conv_thr_Ry": 1e-4}
+    crude: dict[str, Any] = {"kpoints": (1, 1, 1), "kspacing_per_A": None, "spin": False, "conv_thr_Ry": 1e-4}
     crude |= {"smearing": "gaussian", "degauss_Ry": 0.02}
     return settings.model_copy(update={"espresso": settings.espresso.model_copy(update=crude)})

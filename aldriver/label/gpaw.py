@@ -34,7 +34,7 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
     numbers = {k: v for k, v in numbers.items() if v is not None and v != {}}
     own = "".join(f", {e} {name}" for e, name in sorted(g.setups.items()))
     spin = ", spin-polarised" if g.spin else ""
-    method = f"{g.xc}, PAW{own}, plane waves {g.ecut_eV:g} eV, {grid_text(g.kpoints, g.kspacing)}{spin}"
+    method = f"{g.xc}, PAW{own}, plane waves {g.ecut_eV:g} eV, {grid_text(g.kpoints, g.kspacing_per_A)}{spin}"
     spec = LabelSpec.of(settings, method, numbers, max_scf_steps=g.max_scf_steps)
     return GpawLabeler(g, spec, elements=elements, threads=threads), spec
 
@@ -113,7 +113,7 @@ class GpawLabeler(AseLabeler):
             return problem
         if frame.cell.rank < 3 or not frame.pbc.all():
             return "plane waves need a cell that is periodic in three dimensions"
-        return grid_problem(np.asarray(frame.cell), self.gpaw.kpoints, self.gpaw.kspacing)
+        return grid_problem(np.asarray(frame.cell), self.gpaw.kpoints, self.gpaw.kspacing_per_A)
 
     def arguments(self, frame: Atoms) -> dict[str, Any]:
         """GPAW's parameters for this frame; no point group, for frames of MD have none and a near one would jump."""
@@ -124,7 +124,7 @@ class GpawLabeler(AseLabeler):
         return {
             "mode": {"name": "pw", "ecut": g.ecut_eV},
             "xc": g.xc,
-            "kpts": {"size": list(grid_of(np.asarray(frame.cell), g.kpoints, g.kspacing)), "gamma": True},
+            "kpts": {"size": list(grid_of(np.asarray(frame.cell), g.kpoints, g.kspacing_per_A)), "gamma": True},
             "occupations": smearing,
             "spinpol": g.spin,
             "setups": dict(g.setups),
@@ -169,7 +169,7 @@ def cheap(settings: LabelBlock) -> LabelBlock:
     assert settings.gpaw is not None
     crude: dict[str, Any] = {
         "kpoints": (1, 1, 1),
-        "kspacing": None,
+        "kspacing_per_A": None,
         "spin": False,
         "density_tol": 1e-3,
         "width_eV": 0.2,

@@ -5,6 +5,7 @@ A log holds fewer digits than a running GPAW gives; labels made here come from `
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,12 @@ def read_gpaw(path: Path) -> list[FoundLabel]:
 
     Raises
     ------
-    OSError
-        When the file cannot be read.
+    OSError, EOFError, zlib.error
+        When the file cannot be read, or its compression is damaged.
     """
     path = Path(path)
-    text = path.read_text(errors="replace")
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode(errors="replace")
     if not is_gpaw(text):
         return []
     settings = _settings(text)
@@ -70,9 +72,9 @@ def read_gpaw(path: Path) -> list[FoundLabel]:
 def _label(block: str, frame: Atoms, settings: dict[str, Any]) -> Label:
     steps = scf_steps(block)
     about = {"code": "GPAW", "stand_in": False, "scf_steps": steps, "energy_is": "extrapolated to zero smearing"}
-    about |= {
-        k: settings.get(k) for k in ("version", "kpoints", "cutoff", "smearing", "functional", "pseudopotentials")
-    }
+    about |= {k: settings.get(k) for k in ("version", "kpoints", "smearing", "functional", "pseudopotentials")}
+    if (cutoff := settings.get("cutoff_eV")) is not None:
+        about["cutoff"] = f"{cutoff:g} eV"
     if _CONVERGED.search(block) is None:
         if steps is not None and (limit := settings.get("max_scf_steps")) and steps >= limit:
             reason = f"the SCF did not converge in {steps} iterations"
@@ -106,19 +108,19 @@ def _settings(text: str) -> dict[str, Any]:
     width = _first(text, r"width:\s*(\d+\.\d+)\s*# eV", r"width=(\d+\.\d+) eV")
     smearing = _first(text, r"(?m)^\s*(Fermi-Dirac|Marzari-Vanderbilt|Methfessel-Paxton)[ :]")
     cutoff = _first(text, r"Cutoff: ([\d.]+) eV", r"(?m)^\s*Plane wave .*?cutoff[^\d]*([\d.]+) eV", r"ecut: ([\d.]+)")
-    ids = re.findall(r"(?m)^\s*name\s*:\s*\w+\s*\n\s*id\s*:\s*([0-9a-f]{32})", text)
+    ids = re.findall(r"(?m)^\s*([A-Z][a-z]?)(?:-setup)?:\s*\n\s*name\s*:.*\n\s*id\s*:\s*([0-9a-f]{32})", text)
     spin = _first(text, r"Spin-components: ([12])")
     return {
         "code": "GPAW",
         "version": None if banner is None else banner.group(1) or banner.group(2),
         "functional": functional,
         "hubbard": _first(parameters, r"(?s)setups\s*[=:]\s*(\{[^}]*:[spdf],[^}]*\})"),
-        "cutoff": None if cutoff is None else f"{float(cutoff):g} eV",
+        "cutoff_eV": None if cutoff is None else float(cutoff),
         "smearing": None if smearing is None else smearing.lower(),
         "width_eV": None if width is None else float(width),
         "kpoints": [int(n) for n in re.findall(r"\d+", grid)] if grid else [1, 1, 1],
         "spin": spin == "2" if spin else "Spin-polarized calculation" in text or "spinpol: True" in parameters,
-        "pseudopotentials": sorted(set(ids)),
+        "pseudopotentials": dict(sorted(ids)),
         "max_scf_steps": None if limit is None else int(limit),
     }
 

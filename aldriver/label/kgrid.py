@@ -33,7 +33,7 @@ def grid_problem(cell: ArrayLike, frozen: Grid | None, spacing: float | None) ->
     if all(have >= need for have, need in zip(frozen, needed, strict=True)):
         return ""
     return (
-        f"the frozen k-grid {text(frozen)} samples this cell too thinly: kspacing {spacing:g} 1/Å needs "
+        f"the frozen k-grid {text(frozen)} samples this cell too thinly: kspacing_per_A {spacing:g} 1/Å needs "
         f"{text(needed)}; label cells of this size with a denser grid"
     )
 

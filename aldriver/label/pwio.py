@@ -57,7 +57,7 @@ def pw_input(frame: Atoms, settings: Espresso, valence: Mapping[str, float] | No
     lines.append("ATOMIC_SPECIES")
     for symbol in species:
         lines.append(f"{symbol} {atomic_masses[atomic_numbers[symbol]]:.4f} {settings.pseudopotentials[symbol]}")
-    k1, k2, k3 = grid_of(np.asarray(frame.cell), settings.kpoints, settings.kspacing)
+    k1, k2, k3 = grid_of(np.asarray(frame.cell), settings.kpoints, settings.kspacing_per_A)
     lines += ["K_POINTS gamma"] if (k1, k2, k3) == (1, 1, 1) else ["K_POINTS automatic", f"{k1} {k2} {k3} 0 0 0"]
     lines.append("CELL_PARAMETERS angstrom")
     lines += [" ".join(f"{x:.12f}" for x in row) for row in np.asarray(frame.cell)]

@@ -39,9 +39,9 @@ UNITS_OF = {
     "detect.soap.r_cut": "Å",
     "detect.soap.sigma": "Å",
     "label.core_hours": "core-hours",
-    "label.espresso.kspacing": "1/Å",
-    "label.gpaw.kspacing": "1/Å",
-    "label.cp2k.kspacing": "1/Å",
+    "label.espresso.kspacing_per_A": "1/Å",
+    "label.gpaw.kspacing_per_A": "1/Å",
+    "label.cp2k.kspacing_per_A": "1/Å",
     "benchmark.cases[].a": "Å",
     "benchmark.reference": "Å, GPa, eV",
 }
