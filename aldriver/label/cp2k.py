@@ -156,7 +156,7 @@ class Cp2kLabeler(Labeler):
             cancel=self._cancel,
         )
         for left in [*workdir.glob("label-RESTART*"), *workdir.glob("label-*.wfn*")]:
-            left.unlink()
+            left.unlink(missing_ok=True)
         return run, self._ending(frame, workdir, run)
 
     def _ending(self, frame: Atoms, workdir: Path, run: RunResult) -> Ending:

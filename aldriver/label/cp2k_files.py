@@ -149,7 +149,7 @@ class Cp2kOutput:
 
 def parse_cp2k(text: str) -> Cp2kOutput:
     """Read a log of CP2K (to 2023, and the changed headings since); never raises, what is not there is None."""
-    verdicts = re.findall(r"\*\*\* SCF run (NOT converged|converged in\s+(\d+) steps) \*\*\*", text)
+    verdicts = re.findall(r"\bSCF run (NOT converged|converged in\s+(\d+) steps)", text)
     left = re.findall(r"Leaving inner SCF loop after reaching\s+(\d+) steps", text)
     converged = None if not verdicts else verdicts[-1][0] != "NOT converged"
     steps = int(verdicts[-1][1]) if converged else (int(left[-1]) if left else None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read_gpaw(path: Path) -> list[FoundLabel]:
         return []
     settings = _settings(text)
     starts = [m.start() for m in _STEP.finditer(text)]
-    blocks = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    blocks = [text[a:b] for a, b in pairwise([*starts, len(text)])]
     found: list[FoundLabel] = []
     cell: NDArray[np.float64] | None = None
     for number, block in enumerate(blocks):
