@@ -238,11 +238,19 @@ def load_recipe(path: str | Path) -> Recipe:
             f"{path}: a recipe is a mapping of keys (name, systems, potential, ...); see `aldriver schema`"
         )
     try:
-        recipe = Recipe.model_validate(data)
+        recipe = Recipe.model_validate(_preset_beside(data, path))
     except ValidationError as error:
         problems = [_explain(path, lines, data, e) for e in error.errors()]
         raise InputError("\n".join(problems)) from error
     return _resolve_files(recipe, path, lines)
+
+
+def _preset_beside(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A preset that is a file lies where the recipe says, seen from the recipe."""
+    label = data.get("label")
+    if not isinstance(label, dict) or not str(label.get("preset")).endswith((".yaml", ".yml")):
+        return data
+    return data | {"label": label | {"preset": str(path.resolve().parent / Path(label["preset"]).expanduser())}}
 
 
 def load_train(path: str | Path) -> Train:

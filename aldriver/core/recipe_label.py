@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from aldriver.core.label_presets import with_preset
+from aldriver.core.recipe_engines import GRID, SPACING, Ase, Cp2k, Gpaw, Grid
 from aldriver.core.section import Element, Positive, Section
 
 
@@ -18,12 +21,16 @@ class Espresso(Section):
     pseudopotentials: dict[Element, str]
     ecutwfc_Ry: Positive
     ecutrho_Ry: Positive | None = None
-    kpoints: tuple[int, int, int] = Field(default=(1, 1, 1), description="Monkhorst–Pack grid, frozen for the campaign")
+    kpoints: Grid | None = Field(default=None, description=GRID)
+    kspacing_per_A: Positive | None = Field(default=None, description=SPACING)
     smearing: Literal["none", "gaussian", "marzari-vanderbilt", "methfessel-paxton", "fermi-dirac"] = "gaussian"
     degauss_Ry: Positive = 0.01
     conv_thr_Ry: Positive = 1e-8
     spin: bool = False
     starting_magnetization: dict[Element, Annotated[float, Field(ge=-1, le=1)]] = Field(default_factory=dict)
+    starting_moments_muB: dict[Element, float] = Field(
+        default_factory=dict, description="element: starting moment, instead of `starting_magnetization`"
+    )
     max_scf_steps: int = Field(default=100, ge=1)
 
 
@@ -39,10 +46,17 @@ class Vasp(Section):
 class Label(Section):
     """Who labels frames, and how many."""
 
-    engine: Literal["calculator", "espresso", "vasp"]
+    preset: str | None = Field(
+        default=None,
+        description="settings to start from (`recipes/labels`, or a file); keys given here come before them",
+    )
+    engine: Literal["calculator", "espresso", "vasp", "gpaw", "cp2k", "ase"]
     reference: str | None = Field(default=None, description="calculator only: a potential such as eam:Fe_mm.eam.fs")
     espresso: Espresso | None = None
     vasp: Vasp | None = None
+    gpaw: Gpaw | None = Field(default=None, description="settings for engine `gpaw`")
+    cp2k: Cp2k | None = Field(default=None, description="settings for engine `cp2k`")
+    ase: Ase | None = Field(default=None, description="settings for engine `ase`: any ASE calculator")
     budget: int = Field(default=20, ge=1, description="labels per generation")
     audit: int = Field(default=2, ge=0, description="labels of the budget taken at random below the threshold")
     fill: bool = Field(default=False, description="spend what is left of the budget on the most novel frames below it")
@@ -60,9 +74,14 @@ class Label(Section):
     timeout_s: Positive = 3600.0
     retries: int = Field(default=2, ge=0, le=10, description="retries after a crash (same input)")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, data: Any) -> Any:
+        return with_preset(data) if isinstance(data, Mapping) and data.get("preset") else data
+
     @model_validator(mode="after")
     def _settings(self) -> Label:
-        needed = {"calculator": "reference", "espresso": "espresso", "vasp": "vasp"}[self.engine]
+        needed = "reference" if self.engine == "calculator" else self.engine
         if getattr(self, needed) is None:
             raise ValueError(f"engine '{self.engine}' needs the block or key `{needed}`")
         if self.audit > self.budget:

@@ -25,6 +25,7 @@ from aldriver.core.recipe_label import Espresso
 from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.store import sha256_file
 from aldriver.label.base import Label, Labeler, LabelSpec, Status
+from aldriver.label.kgrid import grid_of, grid_problem, grid_text
 from aldriver.label.process import RunResult, child_environment, run_process
 from aldriver.label.pwio import SCRATCH, PwOutput, parse_pw_output, pw_input
 from aldriver.label.upf import Upf, read_upf
@@ -54,6 +55,7 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
     if e is None:
         raise InputError("label.engine 'espresso' needs the block label.espresso")
     numbers = e.model_dump(mode="json", exclude={"command", "pseudo_dir", "max_scf_steps"})
+    numbers = {k: v for k, v in numbers.items() if v is not None and v != {}}
     hashes, functionals = {}, set()
     for element, name in e.pseudopotentials.items():
         try:
@@ -64,10 +66,9 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
         hashes[element] = upf.sha256
         functionals.add(upf.functional)
     numbers["pseudopotentials"] = hashes
-    grid = "x".join(str(k) for k in e.kpoints)
     spin = ", spin-polarised" if e.spin else ""
     functional = "/".join(sorted(functionals)) or "unknown functional"
-    method = f"{functional}, plane waves {e.ecutwfc_Ry:g} Ry, k-grid {grid}{spin}"
+    method = f"{functional}, plane waves {e.ecutwfc_Ry:g} Ry, {grid_text(e.kpoints, e.kspacing_per_A)}{spin}"
     spec = LabelSpec.of(settings, method, numbers, max_scf_steps=e.max_scf_steps)
     return EspressoLabeler(e, spec, elements=elements, threads=threads), spec
 
@@ -166,7 +167,8 @@ class EspressoLabeler(Labeler):
             return [
                 "label.espresso: spin needs a smearing (pw.x refuses fixed occupations without a fixed total moment)"
             ]
-        if not any(s.starting_magnetization.get(e, 0.0) for e in (self.elements or s.pseudopotentials)):
+        starts = s.starting_magnetization | s.starting_moments_muB
+        if not any(starts.get(e, 0.0) for e in (self.elements or s.pseudopotentials)):
             return ["label.espresso: spin needs a starting_magnetization other than 0 for at least one element"]
         return []
 
@@ -185,7 +187,8 @@ class EspressoLabeler(Labeler):
         if problem:
             return Label(status="failed", reason=problem)
         workdir = Path(workdir)
-        (workdir / INPUT).write_text(pw_input(frame, self.settings))
+        valence = {e: u.valence for e, u in self._upfs(frame).items() if u.valence is not None}
+        (workdir / INPUT).write_text(pw_input(frame, self.settings, valence))
         child_cpu, attempts = 0.0, []
         for attempt in range(1, self.spec.retries + 2):
             run, parsed, ending = self._attempt(frame, workdir)
@@ -225,7 +228,9 @@ class EspressoLabeler(Labeler):
         if not np.isfinite(frame.positions).all() or not np.isfinite(np.asarray(frame.cell)).all():
             return "positions or cell are not finite numbers"
         missing = sorted(set(frame.get_chemical_symbols()) - set(self.settings.pseudopotentials))
-        return f"no pseudopotential for {', '.join(missing)} in label.espresso.pseudopotentials" if missing else ""
+        if missing:
+            return f"no pseudopotential for {', '.join(missing)} in label.espresso.pseudopotentials"
+        return grid_problem(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing_per_A)
 
     def _attempt(self, frame: Atoms, workdir: Path) -> tuple[RunResult, PwOutput, _Ending]:
         try:
@@ -307,14 +312,16 @@ class EspressoLabeler(Labeler):
                     "md5": u.md5, "sha256": u.sha256}
                 for e, u in self._upfs(frame).items()
             },
-            "ecutwfc_Ry": self.settings.ecutwfc_Ry,
-            "kpoints": list(self.settings.kpoints),
+            "kpoints": list(grid_of(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing_per_A)),
+            "cutoff": f"{self.settings.ecutwfc_Ry:g} Ry",
             "smearing": self.settings.smearing,
-            "energy": "free energy F = E - TS (what the forces derive from)",
+            "degauss_Ry": self.settings.degauss_Ry,
+            "stand_in": False,
+            "energy_is": "free energy F = E - TS (what the forces derive from)",
             "minus_TS_eV": parsed.minus_ts,
-            "n_scf": parsed.n_scf,
+            "scf_steps": parsed.n_scf,
+            "magnetisation": parsed.total_magnetization,
             "scf_accuracy_Ry": parsed.accuracy_Ry,
-            "total_magnetization_muB": parsed.total_magnetization,
             "returncode": run.returncode,
             "retries": len(attempts) - 1,
             "attempts": attempts,
@@ -358,3 +365,11 @@ def _progress(parsed: PwOutput) -> str:
 def _last_words(words: str) -> str:
     lines = [line.strip() for line in words.splitlines() if line.strip(" -\t")]
     return f": {lines[-1][:200]}" if lines else ""
+
+
+def cheap(settings: LabelBlock) -> LabelBlock:
+    """A crude and fast variant, for a trial."""
+    assert settings.espresso is not None
+    crude: dict[str, Any] = {"kpoints": (1, 1, 1), "kspacing_per_A": None, "spin": False, "conv_thr_Ry": 1e-4}
+    crude |= {"smearing": "gaussian", "degauss_Ry": 0.02}
+    return settings.model_copy(update={"espresso": settings.espresso.model_copy(update=crude)})

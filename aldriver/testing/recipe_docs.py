@@ -21,6 +21,8 @@ UNITS = {
     "_meV_A": "meV/Å",
     "_eV_atom": "eV/atom",
     "_eV_A": "eV/Å",
+    "_eV": "eV",
+    "_muB": "µB",
     "_GPa": "GPa",
     "_GB": "GB",
     "_Ry": "Ry",
@@ -37,6 +39,9 @@ UNITS_OF = {
     "detect.soap.r_cut": "Å",
     "detect.soap.sigma": "Å",
     "label.core_hours": "core-hours",
+    "label.espresso.kspacing_per_A": "1/Å",
+    "label.gpaw.kspacing_per_A": "1/Å",
+    "label.cp2k.kspacing_per_A": "1/Å",
     "benchmark.cases[].a": "Å",
     "benchmark.reference": "Å, GPa, eV",
 }

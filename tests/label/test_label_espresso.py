@@ -37,7 +37,7 @@ def test_a_good_run_is_a_label_with_its_provenance(tmp_path):
     assert "scratch" not in names
     assert "process.json" not in names
     p = label.provenance
-    assert (p["version"], p["n_scf"], p["retries"], p["returncode"]) == ("6.7MaX", 8, 0, 0)
+    assert (p["version"], p["scf_steps"], p["retries"], p["returncode"]) == ("6.7MaX", 8, 0, 0)
     assert p["binary"] == str(tmp_path / "pw.x")
     assert len(p["binary_sha256"]) == 64
     assert p["pseudopotentials"]["Si"]["functional"] == "PBE"
