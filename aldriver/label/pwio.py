@@ -22,8 +22,14 @@ from aldriver.core.units import matrix_to_voigt
 SCRATCH = "scratch"
 
 
-def pw_input(frame: Atoms, settings: Espresso) -> str:
-    """Input of a single SCF with forces and stress; atoms in the order of the frame, positions in Å."""
+def pw_input(frame: Atoms, settings: Espresso, *, electrons: Mapping[str, object] | None = None) -> str:
+    """Input of a single SCF with forces and stress; atoms in the order of the frame, positions in Å.
+
+    Parameters
+    ----------
+    electrons
+        Further keys of &ELECTRONS (how the SCF is reached).
+    """
     species = list(dict.fromkeys(frame.get_chemical_symbols()))
     control = {
         "calculation": "scf",
@@ -45,8 +51,8 @@ def pw_input(frame: Atoms, settings: Espresso) -> str:
         for i, symbol in enumerate(species, start=1):
             # a fraction of the valence in [-1, 1], as 6.7 and later versions both read it
             system[f"starting_magnetization({i})"] = float(settings.starting_magnetization.get(symbol, 0.0))
-    electrons = {"conv_thr": settings.conv_thr_Ry, "electron_maxstep": settings.max_scf_steps}
-    lines = [*_namelist("CONTROL", control), *_namelist("SYSTEM", system), *_namelist("ELECTRONS", electrons)]
+    scf = {"conv_thr": settings.conv_thr_Ry, "electron_maxstep": settings.max_scf_steps} | dict(electrons or {})
+    lines = [*_namelist("CONTROL", control), *_namelist("SYSTEM", system), *_namelist("ELECTRONS", scf)]
     lines.append("ATOMIC_SPECIES")
     for symbol in species:
         lines.append(f"{symbol} {atomic_masses[atomic_numbers[symbol]]:.4f} {settings.pseudopotentials[symbol]}")

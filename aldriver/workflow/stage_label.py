@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from aldriver.core.records import dumps
-from aldriver.core.store import is_published
 from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.progress import Progress
 from aldriver.workflow.stage_select import selected_frames
@@ -108,11 +107,9 @@ def _record(campaign: Campaign, generation: int, index: int, label: Label) -> No
 
 
 def _found(campaign: Campaign, frame: Atoms) -> tuple[str, Label | None]:
-    from aldriver.label.cache import label_key, read_label
+    from aldriver.label.cache import find_label
 
-    key = label_key(frame, *_labeler(campaign))
-    folder = campaign.labels / key
-    return key, read_label(folder) if is_published(folder) else None
+    return find_label(frame, *_labeler(campaign), campaign.labels)
 
 
 def _labelled(label: Label, frame: Atoms, level: str) -> Atoms:
