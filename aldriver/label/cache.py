@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from aldriver.core.canonical import canonical, rearranged
 from aldriver.core.errors import StoreError
@@ -120,9 +121,12 @@ def _in_order_of(label: Label, frame: Atoms) -> Label:
     old = np.asarray(label.provenance.get("canonical_order", ()), dtype=np.int64)
     if sorted(old) != list(range(len(order))):
         raise StoreError("its record does not say in which order of the atoms it was computed (canonical_order)")
-    values = {name: getattr(label, name) for name in ("forces", "magmoms")}
-    whole = {n: v for n, v in values.items() if v is not None and len(v) == len(order)}  # the gate refused the others
-    return replace(label, **{n: rearranged(v, old, order) for n, v in whole.items()})
+
+    def moved(values: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        # of another length they are those of a label the gate refused
+        return rearranged(values, old, order) if values is not None and len(values) == len(order) else values
+
+    return replace(label, forces=moved(label.forces), magmoms=moved(label.magmoms))
 
 
 def _stored(final: Path, frame: Atoms, spec: LabelSpec, again: Collection[Status]) -> Label | None:
