@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FOLDER = "queue"
 TEMPLATE, LAUNCHPAD = "slurm_template.txt", "my_launchpad.yaml"
+WORDS = "FW_submit.error"
+"""What sbatch said, beside the script it refused (``slurm.py``)."""
 MOST_WAITING = 50
 """Jobs of a user in the queue above which no more are submitted."""
 
@@ -88,7 +90,7 @@ def prepare(campaign: Campaign, *, launchpad: Path | None = None) -> list[Path]:
     for category in categories:
         command = f"{sys.executable} -m aldriver.workflow.rocket {campaign.root} --launchpad {where / LAUNCHPAD} "
         adapter = {
-            "_fw_name": "CommonAdapter",
+            "_fw_name": "{{aldriver.workflow.slurm.SlurmAdapter}}",
             "_fw_q_type": "SLURM",
             "_fw_template_file": str(where / TEMPLATE),
             "rocket_launch": f"{command}--category {category} singleshot",
@@ -251,6 +253,6 @@ def _check_keys(campaign: Campaign, category: str, template: Path, given: set[st
 
 
 def _refused(campaign: Campaign) -> str:
-    scripts = sorted(folder(campaign).glob("jobs/*/FW_submit.script"), key=lambda p: p.stat().st_mtime)
-    shown = f"; `sbatch {scripts[-1]}` shows why" if scripts else ""
-    return f"Slurm refused a job{shown}. What it asks for stands in resources.queue and {folder(campaign) / TEMPLATE}"
+    words = sorted(folder(campaign).glob(f"jobs/*/{WORDS}"), key=lambda p: p.stat().st_mtime)
+    said = f" ({words[-1].read_text()}; {words[-1].parent})" if words else ""
+    return f"Slurm refused a job{said}. What it asks for: resources.queue and {folder(campaign) / TEMPLATE}"
