@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from ase import Atoms
@@ -253,7 +254,7 @@ def _key_lock(path: Path) -> Iterator[None]:
         with disk_errors(path):
             handle = path.open("a")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _lock(handle, path)
             same = False
             with suppress(FileNotFoundError):
                 same = path.stat().st_ino == os.fstat(handle.fileno()).st_ino
@@ -266,3 +267,15 @@ def _key_lock(path: Path) -> Iterator[None]:
             return
         finally:
             handle.close()
+
+
+def _lock(handle: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise StoreError(
+            f"{path.parent}: this file system has no locks ({error.strerror}), so two workers could compute the same "
+            "label. Put the campaign on one that has (Lustre: mounted with `flock`)."
+        ) from error

@@ -12,6 +12,7 @@ import shutil
 import string
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +153,7 @@ def submit(
         raise AldriverError("'sbatch' was not found on PATH: submit where Slurm is (a login node)")
     recovered = recover(launchpad, campaign)
     jobs: list[str] = []
+    jobs_dir = str(folder(campaign) / "jobs")
     for name in campaign.recipe.resources.queue if category is None else [category]:
         file = folder(campaign) / f"qadapter-{name}.yaml"
         if not file.is_file():
@@ -161,9 +163,9 @@ def submit(
         worker = FWorker(f"queue {name}", category=name, query=_query(campaign))
         waiting = len(living_jobs() or ())
         while waiting < most and launchpad.run_exists(worker):
-            job = launch_rocket_to_queue(
-                launchpad, worker, adapter, str(folder(campaign) / "jobs"), True, "CRITICAL", True
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of what FireWorks itself uses
+                job = launch_rocket_to_queue(launchpad, worker, adapter, jobs_dir, True, "CRITICAL", True)
             if job is None:
                 break
             if not job:

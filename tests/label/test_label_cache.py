@@ -288,6 +288,17 @@ def test_enospc_from_anywhere_in_the_engine_is_a_clear_error(tmp_path, log):
     assert [p for p in (tmp_path / "labels").iterdir() if p.name.startswith(".tmp")] == []
 
 
+def test_a_file_system_without_locks_is_refused_in_words(tmp_path, log, monkeypatch):
+    from aldriver.label import cache
+
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(cache.fcntl, "flock", no_locks)
+    with pytest.raises(StoreError, match="has no locks"):
+        label_frame(silicon(), CountingLabeler(log), spec(), tmp_path / "labels")
+
+
 def test_labels_folder_that_cannot_be_made(tmp_path, log):
     (tmp_path / "file").touch()
     with pytest.raises((StoreError, OSError)):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def test_the_files_are_fireworks_own_and_the_users_to_edit(queued):
     assert "#SBATCH --signal=B:TERM@120" in script and "#SBATCH --no-requeue" in script
     assert not [line for line in script if "$$" in line]
     worker = FWorker.from_file(str(folder / "fworker-dft.yaml"))
-    assert worker.query == {"spec.campaign": queued.id, "spec._category": "dft"}
+    assert (worker.query["spec.campaign"], worker.query["spec._category"]) == (queued.id, "dft")
     (folder / "slurm_template.txt").write_text(cluster.SLURM + "# mine\n")
     assert [p.name for p in cluster.prepare(queued)] == ["my_launchpad.yaml"]
     assert (folder / "slurm_template.txt").read_text().endswith("# mine\n")
@@ -188,7 +189,10 @@ def test_jobs_that_died_or_never_started_are_given_again_but_not_while_slurm_is_
 def test_a_run_submits_by_itself_and_goes_on_when_a_job_dies(queued, slurm):
     (queued.root / ".stub-misbehave").write_text("label die-once 1")
     events = []
+    too_long = threading.Timer(100, control.cancel, [queued.root])
+    too_long.start()
     outcome = run(queued.root, on_event=events.append)
+    too_long.cancel()
     assert outcome.state == "finished", outcome.reason
     warnings = [e["message"] for e in events if e["event"] == "warning"]
     assert [w for w in warnings if "this machine only" in w]
@@ -221,3 +225,16 @@ def test_trouble_is_told_in_words(queued, slurm, write_recipe, tmp_path, monkeyp
 
 def campaign_without_queue(write_recipe, tmp_path):
     return create(write_recipe("plain.yaml"), tmp_path / "plain")
+
+
+def test_the_commands_prepare_and_submit(queued, slurm, capsys):
+    from aldriver.cli.main import main
+
+    up_to_the_labels(queued)
+    with contextlib.suppress(SystemExit):
+        main(["queue", "init", str(queued.root), "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert len(answer["written"]) == 4 and "MongoDB" in answer["problem"]
+    with contextlib.suppress(SystemExit):
+        main(["queue", "submit", str(queued.root), "--most", "1", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"jobs": ["1001"], "recovered": []}
