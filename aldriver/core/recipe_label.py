@@ -73,6 +73,17 @@ class Label(Section):
     )
     timeout_s: Positive = 3600.0
     retries: int = Field(default=2, ge=0, le=10, description="retries after a crash (same input)")
+    corrections: int = Field(
+        default=2,
+        ge=0,
+        le=5,
+        description="further attempts at an SCF that does not converge, each with a recorded change of the way there "
+        "(mixing, diagonalisation), never of the physics",
+    )
+    pack: int = Field(default=1, ge=1, le=1000, description="labels of one task (one queue job)")
+    at_once: int = Field(
+        default=1, ge=1, le=256, description="labels of a task that run side by side, in processes of their own"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -84,6 +95,10 @@ class Label(Section):
         needed = "reference" if self.engine == "calculator" else self.engine
         if getattr(self, needed) is None:
             raise ValueError(f"engine '{self.engine}' needs the block or key `{needed}`")
+        if self.at_once > 1 and self.engine == "calculator":
+            raise ValueError("at_once: engine 'calculator' labels in one process, one frame after the other")
+        if self.at_once > self.pack:
+            raise ValueError(f"at_once ({self.at_once}) is larger than pack ({self.pack}), the labels of one task")
         if self.audit > self.budget:
             raise ValueError(f"audit ({self.audit}) is larger than the budget ({self.budget})")
         return self

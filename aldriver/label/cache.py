@@ -16,11 +16,15 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
+from aldriver.core.canonical import canonical, rearranged
 from aldriver.core.errors import StoreError
-from aldriver.core.frames import PROVENANCE_KEYS, bare, frame_hash, write_frames
+from aldriver.core.frames import PROVENANCE_KEYS, bare, write_frames
 from aldriver.core.records import dumps, read_json
 from aldriver.core.store import disk_errors, is_published, publish, remove_leftovers
 from aldriver.label.base import Label, Labeler, LabelSpec, Status, frame_provenance, settings_text
@@ -36,9 +40,12 @@ class _NotPublished(Exception):
 
 
 def label_key(frame: Atoms, labeler: Labeler, spec: LabelSpec) -> str:
-    """Key of a label: hash of the frame, and of settings and code; the same three never give two labels."""
+    """Key of a label: hash of the structure, and of settings and code; the same three never give two labels.
+
+    The structure's hash does not depend on the order of its sites, nor on which images of its atoms are written.
+    """
     how = hashlib.sha256(f"{spec.digest()} {labeler.code_id}".encode()).hexdigest()[:12]
-    return f"{frame_hash(frame)}-{how}"
+    return f"{canonical(frame).digest}-{how}"
 
 
 def label_frame(
@@ -73,11 +80,11 @@ def label_frame(
     final = labels_dir / key
     with disk_errors(labels_dir):
         labels_dir.mkdir(parents=True, exist_ok=True)
-    found = _stored(final, spec, again)
+    found = _stored(final, frame, spec, again)
     if found is not None:
         return found
     with _key_lock(labels_dir / f".{key}.lock"):
-        found = _stored(final, spec, again)
+        found = _stored(final, frame, spec, again)
         if found is not None:
             return found
         # whoever left work on this key behind is dead, for we hold its lock
@@ -87,8 +94,15 @@ def label_frame(
         return _compute(frame, labeler, spec, final, limits)
 
 
-def read_label(folder: Path) -> Label:
-    """The label published in `folder`.
+def find_label(frame: Atoms, labeler: Labeler, spec: LabelSpec, labels_dir: Path) -> tuple[str, Label | None]:
+    """Key of a frame's label, and the label in the order of the frame's atoms; None when there is none yet."""
+    key = label_key(frame, labeler, spec)
+    folder = Path(labels_dir) / key
+    return key, read_label(folder, frame) if is_published(folder) else None
+
+
+def read_label(folder: Path, frame: Atoms | None = None) -> Label:
+    """The label published in `folder`, in the order of the atoms it was computed in, or of those of `frame`.
 
     Raises
     ------
@@ -97,15 +111,29 @@ def read_label(folder: Path) -> Label:
     """
     folder = Path(folder)
     try:
-        return replace(Label.from_json(read_json(folder / LABEL_FILE)), cached=True)
+        label = replace(Label.from_json(read_json(folder / LABEL_FILE)), cached=True)
+        return label if frame is None else _in_order_of(label, frame)
     except StoreError as error:
         raise StoreError(f"{folder}: {error}") from error
 
 
-def _stored(final: Path, spec: LabelSpec, again: Collection[Status]) -> Label | None:
+def _in_order_of(label: Label, frame: Atoms) -> Label:
+    order = canonical(frame).order
+    old = np.asarray(label.provenance.get("canonical_order", ()), dtype=np.int64)
+    if sorted(old) != list(range(len(order))):
+        raise StoreError("its record does not say in which order of the atoms it was computed (canonical_order)")
+
+    def moved(values: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        # of another length they are those of a label the gate refused
+        return rearranged(values, old, order) if values is not None and len(values) == len(order) else values
+
+    return replace(label, forces=moved(label.forces), magmoms=moved(label.magmoms))
+
+
+def _stored(final: Path, frame: Atoms, spec: LabelSpec, again: Collection[Status]) -> Label | None:
     if not is_published(final):
         return None
-    label = read_label(final)
+    label = read_label(final, frame)
     return None if label.status in again or _more_effort(label, spec) else label
 
 
@@ -173,6 +201,7 @@ def _with_provenance(label: Label, frame: Atoms, labeler: Labeler, spec: LabelSp
         "timeout_s": spec.timeout_s,
         "effort": dict(spec.effort),
         "parent": frame_provenance(frame),
+        "canonical_order": canonical(frame).order.tolist(),
         "host": os.uname().nodename,
         "created": time.time(),
     }
@@ -225,7 +254,7 @@ def _key_lock(path: Path) -> Iterator[None]:
         with disk_errors(path):
             handle = path.open("a")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _lock(handle, path)
             same = False
             with suppress(FileNotFoundError):
                 same = path.stat().st_ino == os.fstat(handle.fileno()).st_ino
@@ -238,3 +267,15 @@ def _key_lock(path: Path) -> Iterator[None]:
             return
         finally:
             handle.close()
+
+
+def _lock(handle: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise StoreError(
+            f"{path.parent}: this file system has no locks ({error.strerror}), so two workers could compute the same "
+            "label. Put the campaign on one that has (Lustre: mounted with `flock`)."
+        ) from error

@@ -24,13 +24,21 @@ from aldriver.label.kgrid import grid_of
 SCRATCH = "scratch"
 
 
-def pw_input(frame: Atoms, settings: Espresso, valence: Mapping[str, float] | None = None) -> str:
+def pw_input(
+    frame: Atoms,
+    settings: Espresso,
+    valence: Mapping[str, float] | None = None,
+    *,
+    electrons: Mapping[str, object] | None = None,
+) -> str:
     """Input of a single SCF with forces and stress; atoms in the order of the frame, positions in Å.
 
     Parameters
     ----------
     valence
         Valence electrons by element; needed where moments are given in µB.
+    electrons
+        Further keys of &ELECTRONS (how the SCF is reached).
     """
     species = list(dict.fromkeys(frame.get_chemical_symbols()))
     control = {
@@ -52,8 +60,8 @@ def pw_input(frame: Atoms, settings: Espresso, valence: Mapping[str, float] | No
         system["nspin"] = 2
         for i, symbol in enumerate(species, start=1):
             system[f"starting_magnetization({i})"] = starting_fraction(symbol, settings, valence or {})
-    electrons = {"conv_thr": settings.conv_thr_Ry, "electron_maxstep": settings.max_scf_steps}
-    lines = [*_namelist("CONTROL", control), *_namelist("SYSTEM", system), *_namelist("ELECTRONS", electrons)]
+    scf = {"conv_thr": settings.conv_thr_Ry, "electron_maxstep": settings.max_scf_steps} | dict(electrons or {})
+    lines = [*_namelist("CONTROL", control), *_namelist("SYSTEM", system), *_namelist("ELECTRONS", scf)]
     lines.append("ATOMIC_SPECIES")
     for symbol in species:
         lines.append(f"{symbol} {atomic_masses[atomic_numbers[symbol]]:.4f} {settings.pseudopotentials[symbol]}")

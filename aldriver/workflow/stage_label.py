@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from aldriver.core.records import dumps
-from aldriver.core.store import is_published
+from aldriver.workflow import interrupt
 from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.progress import Progress
 from aldriver.workflow.stage_select import selected_frames
@@ -30,6 +30,8 @@ def label_stage(campaign: Campaign, generation: int, index: int) -> None:
     with Progress(campaign.root, "label", generation, index), _cancelling(campaign, labeler):
         label = label_frame(frame, labeler, spec, campaign.labels)
     if label.status == "cancelled":
+        if interrupt.pending():
+            raise interrupt.Interrupted(label.reason)
         raise RuntimeError(f"the label was cancelled: {label.reason}")
     _record(campaign, generation, index, label)
 
@@ -70,12 +72,12 @@ def _make_labeler(campaign: Campaign, n_threads: int) -> tuple[Labeler, LabelSpe
 
 @contextmanager
 def _cancelling(campaign: Campaign, labeler: Labeler) -> Iterator[None]:
-    """Cancel the label in progress when the campaign is cancelled, wherever this runs."""
+    """Cancel the label in progress when the campaign is cancelled, wherever this runs, or when a signal waits."""
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(1.0):
-            if campaign.cancelled:
+            if campaign.cancelled or interrupt.pending():
                 labeler.cancel()
                 return
 
@@ -89,9 +91,9 @@ def _cancelling(campaign: Campaign, labeler: Labeler) -> Iterator[None]:
 
 
 def _record(campaign: Campaign, generation: int, index: int, label: Label) -> None:
-    """Note a label in the ledger, once; its cost counts where it was first computed."""
+    """Note the label of a selected frame in the ledger, once; its cost counts where it was first computed."""
     noted = campaign.ledger.find("label", key=label.key)
-    if any(e["generation"] == generation for e in noted):
+    if any((e["generation"], e.get("index")) == (generation, index) for e in noted):
         return
     campaign.ledger.append(
         "label",
@@ -108,11 +110,9 @@ def _record(campaign: Campaign, generation: int, index: int, label: Label) -> No
 
 
 def _found(campaign: Campaign, frame: Atoms) -> tuple[str, Label | None]:
-    from aldriver.label.cache import label_key, read_label
+    from aldriver.label.cache import find_label
 
-    key = label_key(frame, *_labeler(campaign))
-    folder = campaign.labels / key
-    return key, read_label(folder) if is_published(folder) else None
+    return find_label(frame, *_labeler(campaign), campaign.labels)
 
 
 def _labelled(label: Label, frame: Atoms, level: str) -> Atoms:

@@ -107,6 +107,20 @@ def test_provenance_and_cost_of_a_real_label(reference):
     assert "scratch" not in {f.name for f in (labels / label.key).iterdir()}
 
 
+def test_the_same_frame_permuted_and_wrapped_is_not_computed_again(reference):
+    labels, labeler, spec, label = reference
+    twin = rattled()[[1, 0]]
+    twin.positions += np.asarray(twin.cell)[[2, 0]]
+    found = label_frame(twin, labeler, spec, labels)
+    assert (found.cached, found.key, found.energy) == (True, label.key, label.energy)
+    assert np.array_equal(found.forces, label.forces[[1, 0]])
+    labels_of_its_own = labels.parent / "twin"
+    truth = label_frame(twin, labeler, spec, labels_of_its_own)
+    assert not truth.cached
+    assert found.forces == pytest.approx(truth.forces, abs=1e-4)
+    assert found.stress == pytest.approx(truth.stress, abs=1e-5)
+
+
 def test_one_scf_step_is_unconverged_and_more_steps_are_tried(tmp_path):
     labeler, spec = silicon_labeler(max_scf_steps=1)
     label = label_frame(rattled(), labeler, spec, tmp_path)
