@@ -11,6 +11,7 @@ import platform
 import shlex
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -177,6 +178,16 @@ class EspressoLabeler(Labeler):
             names = ", ".join(magnetic)
             return [f"{names}: labelled without spin, which is wrong for magnetic metals; set label.espresso.spin"]
         return []
+
+    def with_start(self, moments: Mapping[str, float]) -> EspressoLabeler | None:
+        """The same with other ``starting_magnetization``; None without spin."""
+        if not self.settings.spin:
+            return None
+        start = self.settings.starting_magnetization | dict(moments)
+        settings = self.settings.model_copy(update={"starting_magnetization": start})
+        other = EspressoLabeler(settings, self.spec, elements=self.elements, threads=self.threads)
+        other._cancel = self._cancel
+        return other
 
     def label(self, frame: Atoms, workdir: Path) -> Label:
         """Run pw.x on one frame; whatever happens is in the label."""

@@ -43,13 +43,12 @@ def collect_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
     with publishing(campaign, "collect", generation, campaign.stage(generation, "label")) as (tmp, _):
         good, fates = [], []
         spec = _labeler(campaign)[1]
-        level = f"{spec.engine}: {spec.method} ({spec.digest()[:8]})"
         for i, frame in enumerate(selected_frames(campaign, generation)):
             key, label = _found(campaign, frame)
             if label is not None:
                 _record(campaign, generation, i, label)
                 if label.ok:
-                    good.append(_labelled(label, frame, level))
+                    good.append(_labelled(label, frame, spec.level))
             fates.append(_fate(frame, key, label))
         write_frames(tmp / "dataset.extxyz", good)
         (tmp / "labels.json").write_text(dumps(fates))
