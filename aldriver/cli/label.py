@@ -152,21 +152,37 @@ def _windows(spin: list[str]) -> dict[str, tuple[float, float]]:
 
 
 def _show(data: dict[str, Any], everything: bool) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("file", "fate", "atoms", "eV/atom", "level or reason")
-    for row in data["files"]:
-        if row["fate"] == "skipped" and not everything:
-            continue
-        energy = "" if row["energy_eV_atom"] is None else f"{row['energy_eV_atom']:.3f}"
+    table.columns[0].overflow = table.columns[4].overflow = "fold"
+    for rows in _grouped([r for r in data["files"] if everything or r["fate"] != "skipped"]):
+        row, last = rows[0], rows[-1]
+        energies = [f"{r['energy_eV_atom']:.3f}" for r in (row, last) if r["energy_eV_atom"] is not None]
+        file = row["source"] if len(rows) == 1 else f"{row['source']} to {last['source'].rpartition(' ')[2]}"
         said = "; ".join(t for t in ((row["level"] if row["fate"] == "accepted" else ""), row["reason"]) if t)
-        table.add_row(row["source"], row["fate"], row["formula"], energy, said)
-    console.print(table, markup=False)
+        cells = (file, row["fate"], row["formula"], " to ".join(dict.fromkeys(energies)), said)
+        table.add_row(*map(escape, cells))
+    console.print(table)
     skipped = "" if everything else " (--all lists those)"
     counts = f"{data['accepted']} accepted, {data['refused']} refused, {data['skipped']} no outputs{skipped}"
     console.print(counts, markup=False)
     for level, path in data["datasets"].items():
         console.print(f"  {path}: {level}", markup=False)
+
+
+def _grouped(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Neighbouring steps of one run that shared one fate, for one kind of reason."""
+    from itertools import groupby
+
+    from aldriver.core.reasons import kind
+
+    def alike(row: dict[str, Any]) -> tuple[str, ...]:
+        run = row["source"].rpartition("#step ")[0] or row["source"]
+        return run, row["fate"], row["level"], row["formula"], kind(row["reason"])
+
+    return [list(group) for _, group in groupby(rows, key=alike)]
 
 
 def _block(spec: Path | None) -> LabelBlock:

@@ -23,6 +23,7 @@ from aldriver.label import make_labeler
 from aldriver.label.cache import label_frame
 from aldriver.label.energy_reference import fit_energies
 from aldriver.label.gate import LabelLimits
+from aldriver.label.spin import STARTS
 
 
 def isolated_atoms(
@@ -63,7 +64,8 @@ def isolated_atoms(
     fitted: dict[str, float] = {}
     if dataset is not None:
         frames = read_frames(dataset, labelled=True)
-        fitted = fit_energies(frames, [float(f.get_potential_energy()) for f in frames])
+        reference = fit_energies(frames, [float(f.get_potential_energy()) for f in frames])
+        fitted = {} if reference is None else dict(reference.energies)
     rows: dict[str, dict[str, Any]] = {}
     for element in dict.fromkeys(elements):
         rows[element] = _atom(element, settings, Path(out), box_A, fitted)
@@ -87,15 +89,16 @@ def atom_settings(settings: recipe_label.Label, element: str) -> recipe_label.La
     moment = float(ground_state_magnetic_moments[atomic_numbers[element]])
     fields = type(block).model_fields
     update: dict[str, Any] = {"kpoints": (1, 1, 1)} if "kpoints" in fields else {}
-    update |= {k: None for k in ("kspacing", "kspacing_A", "k_spacing") if k in fields}
+    if "kspacing_per_A" in fields:
+        update["kspacing_per_A"] = None
     if moment and "spin" in fields:
         update["spin"] = True
-    if moment and "starting_magnetization" in fields:
-        update["starting_magnetization"] = {element: 1.0}
-    if moment and "magmoms" in fields:
-        update["magmoms"] = {element: moment}
+        started = next((k for k in STARTS if k in fields), None)
+        update |= {k: {} for k in STARTS if k in fields}
+        # Quantum ESPRESSO's starting magnetisation is a fraction of the valence electrons, the others are µB
+        update |= {started: {element: 1.0 if started == "starting_magnetization" else moment}} if started else {}
     if "incar" in fields:
-        update["incar"] = block.incar | {"ISPIN": 2, "ISYM": 0, "ISMEAR": 0, "SIGMA": 0.01}  # type: ignore[attr-defined]
+        update["incar"] = block.incar | {"ISYM": 0}  # type: ignore[attr-defined]
     return settings.model_copy(update={settings.engine: block.model_copy(update=update)})
 
 
@@ -115,7 +118,7 @@ def _atom(
     problems = labeler.preflight()
     if problems:
         raise AldriverError("cannot label here:\n" + "\n".join(f"  - {p}" for p in problems))
-    limits = replace(LabelLimits.of(settings), moments={}, energies={}, need_stress=False)
+    limits = replace(LabelLimits.of(settings), moments={}, reference=None, need_stress=False)
     label = label_frame(frame, labeler, spec, out, limits=limits)
     if label.ok:
         told = f"isolated atom, {spec.level}"

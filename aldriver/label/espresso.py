@@ -28,6 +28,7 @@ from aldriver.core.store import sha256_file
 from aldriver.label.base import Label, Labeler, LabelSpec, Status
 from aldriver.label.process import RunResult, child_environment, run_process
 from aldriver.label.pwio import SCRATCH, PwOutput, parse_pw_output, pw_input
+from aldriver.label.spin import with_start
 from aldriver.label.upf import Upf, read_upf
 
 INPUT, OUTPUT, ERRORS = "espresso.pwi", "espresso.pwo", "espresso.err"
@@ -180,11 +181,10 @@ class EspressoLabeler(Labeler):
         return []
 
     def with_start(self, moments: Mapping[str, float]) -> EspressoLabeler | None:
-        """The same with other ``starting_magnetization``; None without spin."""
-        if not self.settings.spin:
+        """The same from other starting moments; None without spin."""
+        settings = with_start(self.settings, moments)
+        if settings is None:
             return None
-        start = self.settings.starting_magnetization | dict(moments)
-        settings = self.settings.model_copy(update={"starting_magnetization": start})
         other = EspressoLabeler(settings, self.spec, elements=self.elements, threads=self.threads)
         other._cancel = self._cancel
         return other

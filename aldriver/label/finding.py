@@ -154,13 +154,18 @@ def _code(head: str, name: str) -> str:
 
 
 def _with_companions(found: list[Candidate]) -> list[Candidate]:
-    """OUTCARs that are read together with the vasprun.xml of their run do not count by themselves."""
-    vaspruns = {(c.path.parent, key): c for c in found if c.code == "vasp" and (key := _run_key(c.path, "vasprun"))}
+    """Files that are read together with the vasprun.xml or OUTCAR of their run do not count by themselves."""
+    runs: dict[tuple[Path, str], Candidate] = {}
+    for kind in ("outcar", "vasprun"):
+        runs |= {(c.path.parent, k): c for c in found if c.code == "vasp" and (k := _run_key(c.path, kind))}
     out = []
     for c in found:
-        key = _run_key(c.path, "outcar") if c.code == "vasp" else None
-        twin = vaspruns.get((c.path.parent, key)) if key else None
-        out.append(c if twin is None else Candidate(c.path, c.name, reason=f"read together with {twin.path.name}"))
+        key = _run_key(c.path, "outcar") or _run_key(c.path, "oszicar")
+        twin = runs.get((c.path.parent, key)) if key else None
+        if twin is None or twin is c:
+            out.append(c)
+        else:
+            out.append(Candidate(c.path, c.name, reason=f"of the run of {twin.path.name}, which is read"))
     return out
 
 
@@ -169,4 +174,4 @@ def _run_key(path: Path, kind: str) -> str | None:
     name = path.name.lower()
     if kind not in name:
         return None
-    return "run:" + re.sub(r"\.gz$|\.xml|vasprun|outcar|[\W_]+", "", re.sub(r"\.gz$", "", name))
+    return "run:" + re.sub(r"\.gz$|\.xml|vasprun|outcar|oszicar|[\W_]+", "", re.sub(r"\.gz$", "", name))

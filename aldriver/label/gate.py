@@ -14,7 +14,7 @@ from ase import Atoms
 from aldriver.core import recipe_label
 from aldriver.core.units import EV_A3_TO_GPA
 from aldriver.label.base import Label
-from aldriver.label.energy_reference import MAX_OFFSET_EV_ATOM, energy_problem
+from aldriver.label.energy_reference import MAX_OFFSET_EV_ATOM, EnergyReference
 from aldriver.label.spin import moment_problem
 
 
@@ -38,8 +38,8 @@ class LabelLimits:
         Refuse labels without stress instead of training on them with weight 0.
     second_start
         element: starting moment, in the engine's own unit, of the one further run that a label outside `moments` gets.
-    energies
-        Energy of each element, eV: the energy reference that all labels share (``energy_reference.fit_energies``).
+    reference
+        The energy reference that all labels share (``energy_reference.fit_energies``), or None while there is none.
     max_offset_eV_atom
         Largest distance of an energy from that reference.
     """
@@ -50,7 +50,7 @@ class LabelLimits:
     moments: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     need_stress: bool = False
     second_start: Mapping[str, float] = field(default_factory=dict)
-    energies: Mapping[str, float] = field(default_factory=dict)
+    reference: EnergyReference | None = None
     max_offset_eV_atom: float = MAX_OFFSET_EV_ATOM
 
     @classmethod
@@ -64,7 +64,7 @@ class LabelLimits:
             need_stress=g.need_stress,
             moments=dict(g.moments),
             second_start=dict(g.second_start),
-            energies=dict(g.energies_eV),
+            reference=EnergyReference(dict(g.energies_eV)) if g.energies_eV else None,
             max_offset_eV_atom=g.max_offset_eV_atom,
         )
 
@@ -123,5 +123,6 @@ def _value_problem(label: Label, limits: LabelLimits) -> str:
 
 
 def _energy_problem(label: Label, frame: Atoms, limits: LabelLimits) -> str:
-    assert label.energy is not None
-    return energy_problem(frame, label.energy, limits.energies, most=limits.max_offset_eV_atom)
+    if limits.reference is None or label.energy is None:
+        return ""
+    return limits.reference.problem(frame, label.energy, most=limits.max_offset_eV_atom)

@@ -246,13 +246,13 @@ def _check_energies(entries: Sequence[_Entry], limits: LabelLimits, out: Path) -
     """Refuse labels that do not share the energy reference of their level (with what the store has of it)."""
     for level in sorted({e.level for e in entries if e.label.ok}):
         members = [e for e in entries if e.label.ok and e.level == level]
-        known = limits.energies
-        if not known:
+        known = limits.reference
+        if known is None:
             stored = _stored(out, members[0].found.settings)
             frames = [a for a, _ in stored] + [m.found.frame for m in members]
             known = fit_energies(frames, [e for _, e in stored] + [float(m.label.energy or 0.0) for m in members])
         for member in members:
-            member.judged(check_label(member.label, member.found.frame, replace(limits, moments={}, energies=known)))
+            member.judged(check_label(member.label, member.found.frame, replace(limits, moments={}, reference=known)))
 
 
 def _stored(out: Path, settings: Mapping[str, Any]) -> list[tuple[Atoms, float]]:
@@ -271,6 +271,7 @@ def _store(
     """Publish the good labels, write the data set of each level, note the fate of all; returns the data sets."""
     datasets: dict[str, tuple[Path, list[Atoms]]] = {}
     first: dict[str, str] = {}
+    sums: dict[str, str] = {}
     for entry in entries:
         if not entry.label.ok:
             rows[entry.name].append(_row(entry, "refused", entry.label.reason))
@@ -282,7 +283,9 @@ def _store(
             rows[entry.name].append(_row(entry, "accepted", f"the same label as {first[key]}", words, key))
             continue
         first[key] = entry.found.source
-        known = _publish(entry, key, words, files[entry.name], out)
+        if entry.name not in sums:
+            sums[entry.name] = sha256_file(files[entry.name])
+        known = _publish(entry, key, words, sums[entry.name], out)
         rows[entry.name].append(_row(entry, "accepted", "in the store already" if known else "", words, key))
         path = out / ("dataset.extxyz" if level else f"dataset-{digest}.extxyz")
         frame = replace(entry.label, key=key).labelled(entry.found.frame)
@@ -300,14 +303,14 @@ def _key(entry: _Entry, words: str) -> str:
     return f"{frame_hash(entry.found.frame)}-{hashlib.sha256(f'{words} {grid}'.encode()).hexdigest()[:12]}"
 
 
-def _publish(entry: _Entry, key: str, words: str, file: Path, out: Path) -> bool:
+def _publish(entry: _Entry, key: str, words: str, file_sha256: str, out: Path) -> bool:
     """Put a label into the store; True when it was there."""
     final = out / key
     if is_published(final):
         return True
     provenance = entry.label.provenance | {
         "ingested_from": entry.found.source,
-        "file_sha256": sha256_file(file),
+        "file_sha256": file_sha256,
         "level": words,
         "settings": dict(entry.found.settings),
     }

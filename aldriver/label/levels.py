@@ -122,15 +122,19 @@ def wanted_settings(label: recipe_label.Label) -> dict[str, Any]:
     if label.engine == "espresso" and label.espresso is not None:
         return _espresso(label.espresso)
     if label.engine == "vasp" and label.vasp is not None:
-        incar = {k.upper(): v for k, v in label.vasp.incar.items()}
-        wanted: dict[str, Any] = {"code": "VASP", "cutoff_eV": incar.get("ENCUT")}
-        if "ISPIN" in incar:
-            wanted["spin"] = int(incar["ISPIN"]) == 2
-        titles = {e: f"PAW_PBE {p}" for e, p in label.vasp.potcars.items()}
-        return wanted | {"pseudopotentials": titles}
+        return _vasp(label.vasp)
     if label.engine == "calculator":
         raise InputError("label.engine 'calculator' is a stand-in: finished DFT outputs do not belong to its labels")
     return {"code": {"gpaw": "GPAW", "cp2k": "CP2K"}.get(label.engine, label.engine)}
+
+
+def _vasp(v: recipe_label.Vasp) -> dict[str, Any]:
+    block = v.model_dump()
+    wanted: dict[str, Any] = {"code": "VASP", "cutoff_eV": block.get("encut_eV"), "spin": block.get("spin")}
+    if block.get("smearing") and block.get("sigma_eV"):
+        wanted["smearing"] = f"{block['smearing']} {block['sigma_eV']:g} eV"
+    wanted["kpoints"] = block.get("kpoints")
+    return wanted | {"pseudopotentials": {e: f"PAW_PBE {p}" for e, p in v.potcars.items()}}
 
 
 def _espresso(e: recipe_label.Espresso) -> dict[str, Any]:

@@ -8,17 +8,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ase import Atoms
+from pydantic import BaseModel
 
 from aldriver.label.base import Label, Labeler
+
+Block = TypeVar("Block", bound=BaseModel)
 
 USUAL: Mapping[str, tuple[float, float]] = {"Fe": (1.0, 4.0), "Co": (0.8, 3.0), "Ni": (0.2, 1.5)}
 """Mean |moment| (µB) of the ferromagnetic metals, for labels of which nothing else is known. bcc Fe has 2.2, hcp Co 1.6
 and fcc Ni 0.6 (Kittel, Introduction to Solid State Physics, ch. 12); the windows leave room for strain, defects and
 alloying."""
+
+STARTS = ("starting_moments_muB", "magmoms", "starting_magnetization")
+"""Keys of an engine's block that hold starting moments by element, the one to use first."""
+
+
+def with_start(block: Block, moments: Mapping[str, float]) -> Block | None:
+    """An engine's block with other starting moments; None when it has none, or is not spin-polarised."""
+    key = next((k for k in STARTS if k in type(block).model_fields), None)
+    if key is None or not getattr(block, "spin", True):
+        return None
+    return block.model_copy(update={key: getattr(block, key) | dict(moments)})
 
 
 def usual_moments(frame: Atoms) -> dict[str, tuple[float, float]]:
