@@ -41,7 +41,7 @@ class LabelLimits(Section):
 
     max_force_eV_A: Positive = Field(default=100.0, description="largest force on an atom")
     max_net_force_eV_A: Positive = Field(default=0.05, description="largest |ΣF| / √N: low cutoffs and grids show here")
-    max_stress_GPa: Positive = 2000.0
+    max_stress_GPa: Positive = Field(default=2000.0, description="largest stress component")
     need_stress: bool = Field(default=False, description="refuse labels without stress (else they have weight 0 there)")
     moments: dict[Element, tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]] = Field(
         default_factory=dict,
@@ -90,7 +90,7 @@ class Label(Section):
     )
     timeout_s: Positive = 3600.0
     retries: int = Field(default=2, ge=0, le=10, description="retries after a crash (same input)")
-    limits: LabelLimits = LabelLimits()
+    limits: LabelLimits = Field(default=LabelLimits(), description="what a label must keep to, or be `rejected`")
 
     @model_validator(mode="after")
     def _settings(self) -> Label:

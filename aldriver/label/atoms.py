@@ -1,6 +1,6 @@
 """Isolated atoms (E0): the energy of each element's atom by the engine of the labels, or an estimate that says so.
 
-Owns the cell and the settings of such a job. Where no atom converges, the least-squares energies of a data set stand
+Owns the cell and the settings of such a job. Where no atom converges, the energies fitted to a data set stand
 in; using E0 in a training is ``train/energies.py``.
 """
 
@@ -35,7 +35,7 @@ def isolated_atoms(
     dataset: Path | None = None,
     advance: Callable[..., None] = lambda **_: None,
 ) -> dict[str, Any]:
-    """Energy (eV) of each element's atom, from a run or from least squares on a data set, and which of the two.
+    """Energy (eV) of each element's atom, from a run or from a fit to a data set, and which of the two.
 
     Parameters
     ----------
@@ -125,6 +125,6 @@ def _atom(
         return {"energy_eV": label.energy, "measured": True, "from": told, "key": label.key}
     failed = f"the isolated atom gave no energy ({label.status}: {label.reason})"
     if element not in fitted:
-        return {"energy_eV": None, "measured": False, "from": f"{failed}; `--dataset` has least squares stand in"}
-    told = f"least squares of the data set's energies, because {failed}: no cohesive energies follow from it"
+        return {"energy_eV": None, "measured": False, "from": f"{failed}; `--dataset` has a fit to labels stand in"}
+    told = f"a fit to the energies of the data set, because {failed}: no cohesive energies follow from it"
     return {"energy_eV": fitted[element], "measured": False, "from": told}
