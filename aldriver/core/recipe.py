@@ -253,6 +253,34 @@ def _preset_beside(data: dict[str, Any], path: Path) -> dict[str, Any]:
     return data | {"label": label | {"preset": str(path.resolve().parent / Path(label["preset"]).expanduser())}}
 
 
+def load_label(path: str | Path) -> Label:
+    """The ``label`` block of a recipe, of a file that holds ``label:`` alone, or of one that holds just what is in it.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_recipe`.
+    """
+    path = Path(path)
+    data, lines = load_yaml(path)
+    if isinstance(data, dict) and "systems" in data:
+        return load_recipe(path).label
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a label block is a mapping of keys (engine, limits, ...): docs/recipe.md")
+    try:
+        return _LabelFile.model_validate(data).label if set(data) == {"label"} else Label.model_validate(data)
+    except ValidationError as error:
+        model = _LabelFile if set(data) == {"label"} else Label
+        problems = [_explain(path, lines, data, e, model) for e in error.errors()]
+        raise InputError("\n".join(problems)) from error
+
+
+class _LabelFile(Section):
+    """A file that holds ``label:`` and nothing else."""
+
+    label: Label
+
+
 def load_train(path: str | Path) -> Train:
     """Read and check a ``train`` block that stands in a file of its own; files in it are relative to its folder.
 

@@ -43,6 +43,37 @@ class Vasp(Section):
     kpoints: tuple[int, int, int] = (1, 1, 1)
 
 
+class LabelLimits(Section):
+    """What a label must keep to; one that does not is ``rejected`` with the reason, and never trained on."""
+
+    max_force_eV_A: Positive = Field(default=100.0, description="largest force on an atom")
+    max_net_force_eV_A: Positive = Field(default=0.05, description="largest |ΣF| / √N: low cutoffs and grids show here")
+    max_stress_GPa: Positive = Field(default=2000.0, description="largest stress component")
+    need_stress: bool = Field(default=False, description="refuse labels without stress (else they have weight 0 there)")
+    moments: dict[Element, tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]] = Field(
+        default_factory=dict,
+        description="element: least and greatest mean |moment|, µB: the spin state of the campaign",
+    )
+    second_start: dict[Element, float] = Field(
+        default_factory=dict,
+        description="element: starting moment (the engine's own unit) of one more run of a frame outside `moments`",
+    )
+    energies_eV: dict[Element, float] = Field(
+        default_factory=dict,
+        description="element: its energy in the campaign's reference; empty = fitted to the labels there are",
+    )
+    max_offset_eV_atom: Positive = Field(default=2.0, description="largest distance of an energy from the reference")
+
+    @model_validator(mode="after")
+    def _windows(self) -> LabelLimits:
+        for element, (least, greatest) in self.moments.items():
+            if least > greatest:
+                raise ValueError(f"moments of {element}: the least ({least:g}) is larger than the greatest")
+        if set(self.second_start) - set(self.moments):
+            raise ValueError("second_start names an element that `moments` does not: nothing would ask for it")
+        return self
+
+
 class Label(Section):
     """Who labels frames, and how many."""
 
@@ -84,6 +115,7 @@ class Label(Section):
     at_once: int = Field(
         default=1, ge=1, le=256, description="labels of a task that run side by side, in processes of their own"
     )
+    limits: LabelLimits = Field(default=LabelLimits(), description="what a label must keep to, or be `rejected`")
 
     @model_validator(mode="before")
     @classmethod

@@ -30,6 +30,7 @@ from aldriver.core.store import disk_errors, is_published, publish, remove_lefto
 from aldriver.label.base import Label, Labeler, LabelSpec, Status, frame_provenance, settings_text
 from aldriver.label.gate import LabelLimits, check_label
 from aldriver.label.process import cancel_on_signals, clean_orphans
+from aldriver.label.spin import second_start
 
 LABEL_FILE = "label.json"
 _FULL_DISK_BYTES = 16 * 1024
@@ -66,7 +67,7 @@ def label_frame(
     Parameters
     ----------
     limits
-        Of the gate (``gate.check_label``).
+        Of the gate (``gate.check_label``); a stored label has to pass them too.
     again
         Statuses that are computed anew when found in the store; the old record is kept as ``<key>.attempt-<n>``.
 
@@ -82,11 +83,11 @@ def label_frame(
         labels_dir.mkdir(parents=True, exist_ok=True)
     found = _stored(final, frame, spec, again)
     if found is not None:
-        return found
+        return check_label(found, frame, limits)
     with _key_lock(labels_dir / f".{key}.lock"):
         found = _stored(final, frame, spec, again)
         if found is not None:
-            return found
+            return check_label(found, frame, limits)
         # whoever left work on this key behind is dead, for we hold its lock
         clean_orphans(labels_dir, pattern=f".tmp-{key}-*")
         _remove_dead(labels_dir, key)
@@ -151,7 +152,7 @@ def _compute(frame: Atoms, labeler: Labeler, spec: LabelSpec, final: Path, limit
     with cancel_on_signals(labeler._cancel):
         try:
             with publish(final) as tmp:
-                label = _label_safely(frame, labeler, tmp)
+                label = _label_safely(frame, labeler, tmp, limits)
                 label = check_label(label, frame, limits)
                 label = _with_provenance(label, frame, labeler, spec, final.name)
                 if label.status == "cancelled":
@@ -165,12 +166,15 @@ def _compute(frame: Atoms, labeler: Labeler, spec: LabelSpec, final: Path, limit
     return label
 
 
-def _label_safely(frame: Atoms, labeler: Labeler, workdir: Path) -> Label:
+def _label_safely(frame: Atoms, labeler: Labeler, workdir: Path, limits: LabelLimits | None) -> Label:
     start, cpu = time.monotonic(), time.process_time()
     try:
         if labeler.cancelled:
             return Label(status="cancelled", reason="cancelled before it started")
-        return labeler.label(frame, workdir)
+        label = labeler.label(frame, workdir)
+        if label.ok and limits is not None and limits.second_start:
+            label = second_start(label, frame, labeler, workdir, start=limits.second_start, moments=limits.moments)
+        return label
     except Exception as error:
         if isinstance(error, StoreError) or _is_disk_error(error):
             raise

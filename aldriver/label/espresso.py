@@ -12,6 +12,7 @@ import platform
 import shlex
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from aldriver.label.base import Label, Labeler, LabelSpec, Status
 from aldriver.label.kgrid import grid_of, grid_problem, grid_text
 from aldriver.label.process import RunResult, child_environment, run_process
 from aldriver.label.pwio import SCRATCH, PwOutput, parse_pw_output, pw_input
+from aldriver.label.spin import with_start
 from aldriver.label.upf import Upf, read_upf
 
 INPUT, OUTPUT, ERRORS = "espresso.pwi", "espresso.pwo", "espresso.err"
@@ -189,6 +191,15 @@ class EspressoLabeler(Labeler):
             names = ", ".join(magnetic)
             return [f"{names}: labelled without spin, which is wrong for magnetic metals; set label.espresso.spin"]
         return []
+
+    def with_start(self, moments: Mapping[str, float]) -> EspressoLabeler | None:
+        """The same from other starting moments; None without spin."""
+        settings = with_start(self.settings, moments)
+        if settings is None:
+            return None
+        other = EspressoLabeler(settings, self.spec, elements=self.elements, threads=self.threads)
+        other._cancel = self._cancel
+        return other
 
     def label(self, frame: Atoms, workdir: Path) -> Label:
         """Run pw.x on one frame; whatever happens is in the label."""
