@@ -98,7 +98,7 @@ def _with_custodian(
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     original = json.loads(Path(ORIGINAL).read_text())
-    runner = _custodian(_job(request, original, running), request)
+    runner = _custodian(_job(request, original, running), request, running)
     ending, message = _run(runner, original)
     return ending, message, _corrections(runner)
 
@@ -131,13 +131,21 @@ def _job(request: dict[str, Any], original: dict[str, str], running: dict[str, s
     )
 
 
-def _custodian(job: VaspJob, request: dict[str, Any]) -> Custodian:
+def _custodian(job: VaspJob, request: dict[str, Any], running: dict[str, subprocess.Popen[bytes]]) -> Custodian:
     from custodian import Custodian
     from custodian.vasp.handlers import FrozenJobErrorHandler, StdErrHandler, UnconvergedErrorHandler, VaspErrorHandler
 
+    class Silent(FrozenJobErrorHandler):
+        """A run that writes nothing; custodian would also ask it about one that has ended a while ago."""
+
+        def check(self, directory: str = "./") -> bool:
+            """Whether VASP runs and has written nothing for too long."""
+            process = running.get("vasp")
+            return process is not None and process.poll() is None and bool(super().check(directory))
+
     silence = float(request["silence_s"])
     return Custodian(
-        [VaspErrorHandler(), UnconvergedErrorHandler(), StdErrHandler(), FrozenJobErrorHandler(timeout=silence)],
+        [VaspErrorHandler(), UnconvergedErrorHandler(), StdErrHandler(), Silent(timeout=silence)],
         [job],
         max_errors=int(request["corrections"]) + 1,  # the last error ends the run, it is not corrected in vain
         polling_time_step=_POLL_S,

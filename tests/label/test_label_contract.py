@@ -21,7 +21,7 @@ def engine(request, tmp_path):
         return CalculatorLabeler(Springs(bulk("Si", a=5.43)), spec(), elements=("Si",)), spec()
     if request.param == "espresso":
         return fake_espresso(tmp_path / "fake", "cat $OUT")
-    return make_labeler(recipe.Label(engine="vasp", vasp={"potcars": {"Si": "Si"}}), ["Si"])
+    return make_labeler(recipe.Label(engine="vasp", vasp={"potcars": {"Si": "Si"}, "kpoints": (1, 1, 1)}), ["Si"])
 
 
 FRAMES = {
