@@ -268,7 +268,9 @@ def load_label(path: str | Path) -> Label:
     if not isinstance(data, dict):
         raise InputError(f"{path}: a label block is a mapping of keys (engine, limits, ...): docs/recipe.md")
     try:
-        return _LabelFile.model_validate(data).label if set(data) == {"label"} else Label.model_validate(data)
+        if set(data) == {"label"}:
+            return _LabelFile.model_validate(_preset_beside(data, path)).label
+        return Label.model_validate(_preset_beside({"label": data}, path)["label"])
     except ValidationError as error:
         model = _LabelFile if set(data) == {"label"} else Label
         problems = [_explain(path, lines, data, e, model) for e in error.errors()]

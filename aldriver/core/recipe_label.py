@@ -34,13 +34,66 @@ class Espresso(Section):
     max_scf_steps: int = Field(default=100, ge=1)
 
 
+_FORBIDDEN_TAGS = {
+    "PSTRESS": "it adds p·V to the energies and shifts the stress",
+    "NSW": "a label is one ionic step",
+    "IBRION": "a label is one ionic step",
+    "ISIF": "a label needs the whole stress tensor (ISIF 2)",
+    "ISPIN": "use label.vasp.spin",
+    "MAGMOM": "use label.vasp.magmoms (by element)",
+    "LDAU": "use label.vasp.hubbard_u_eV",
+    "LDAUU": "use label.vasp.hubbard_u_eV",
+    "LDAUJ": "use label.vasp.hubbard_u_eV",
+    "LDAUL": "use label.vasp.hubbard_u_eV",
+    "KSPACING": "use label.vasp.kpoints or label.vasp.kspacing_per_A",
+    "ENCUT": "use label.vasp.encut_eV",
+    "EDIFF": "use label.vasp.ediff_eV",
+    "ISMEAR": "use label.vasp.smearing (tetrahedra, −5, give wrong forces in metals and are not offered)",
+    "SIGMA": "use label.vasp.sigma_eV",
+    "NELM": "use label.vasp.max_scf_steps",
+}
+
+
 class Vasp(Section):
     """VASP settings of a label (pymatgen's MP static set with aldriver's overrides)."""
 
-    command: str = "vasp_std"
-    potcars: dict[Element, str] = Field(default_factory=dict)
-    incar: dict[str, Any] = Field(default_factory=dict)
-    kpoints: tuple[int, int, int] = (1, 1, 1)
+    command: str = Field(default="vasp_std", description="with its launcher, e.g. srun vasp_std")
+    version: str | None = Field(
+        default=None, description="e.g. 6.4.2: labels by another are refused; without it the binary found is hashed"
+    )
+    potcars: dict[Element, str] = Field(
+        default_factory=dict, description="POTCAR of each element; the choice decides the number of valence electrons"
+    )
+    potcar_functional: str = Field(default="PBE", description="pymatgen's name of the library, e.g. PBE_54")
+    encut_eV: Positive = 520.0
+    ediff_eV: Positive = 1e-6
+    smearing: Literal["gaussian", "methfessel-paxton", "fermi-dirac"] = "gaussian"
+    sigma_eV: Positive = 0.05
+    kpoints: tuple[int, int, int] | None = Field(default=None, description="Γ-centred grid, frozen for the campaign")
+    kspacing_per_A: Positive | None = Field(
+        default=None,
+        description="points at most this far apart (2π included): the limit for a frozen grid, or what makes the grid",
+    )
+    spin: bool = True
+    magmoms: dict[Element, float] = Field(
+        default_factory=dict, description="starting moments of every label, µB (others: pymatgen's MP defaults)"
+    )
+    hubbard_u_eV: dict[Element, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="U − J of Dudarev's PBE+U; empty: no U, whatever the elements"
+    )
+    incar: dict[str, Any] = Field(default_factory=dict, description="further INCAR tags")
+    max_scf_steps: int = Field(default=100, ge=1)
+    corrections: int = Field(default=3, ge=0, le=10, description="changes of the electronic algorithm, at most")
+    silence_s: Positive = Field(default=3600.0, description="a run that writes nothing for so long hangs")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Vasp:
+        for tag, reason in _FORBIDDEN_TAGS.items():
+            if tag in {key.upper() for key in self.incar}:
+                raise ValueError(f"incar.{tag} is not allowed: {reason}")
+        if self.kpoints is None and self.kspacing_per_A is None:
+            raise ValueError("give kpoints (a frozen grid), kspacing_per_A, or both")
+        return self
 
 
 class LabelLimits(Section):

@@ -29,7 +29,7 @@ def engine(request, tmp_path):
     if request.param == "cp2k":
         kinds = {"basis": {"Si": "SZV"}, "potential": {"Si": "GTH"}}
         return make_labeler(recipe.Label(engine="cp2k", cp2k=kinds | {"command": "/no/cp2k", "cutoff_Ry": 99}), ["Si"])
-    return make_labeler(recipe.Label(engine="vasp", vasp={"potcars": {"Si": "Si"}}), ["Si"])
+    return make_labeler(recipe.Label(engine="vasp", vasp={"potcars": {"Si": "Si"}, "kpoints": (1, 1, 1)}), ["Si"])
 
 
 FRAMES = {
