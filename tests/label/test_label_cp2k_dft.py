@@ -23,8 +23,8 @@ def labeler(**changes):
     block = {
         "basis": {"H": "SZV-MOLOPT-SR-GTH"},
         "potential": {"H": "GTH-PBE-q1"},
-        "cutoff_Ry": 150,
-        "rel_cutoff_Ry": 40,
+        "cutoff_Ry": 400,
+        "rel_cutoff_Ry": 60,
         "eps_scf": 1e-7,
     }
     return make_labeler(recipe.Label(engine="cp2k", cp2k=block | changes, timeout_s=300), ["H"])
@@ -37,6 +37,7 @@ def hydrogen(shift=0.0, strain=0.0):
     return atoms
 
 
+@pytest.mark.slow
 def test_forces_and_stress_are_derivatives_of_the_energy(tmp_path):
     cp2k, spec = labeler()
     assert cp2k.preflight() == []
