@@ -20,10 +20,14 @@ from aldriver.core import recipe_label
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.frames import frame_hash, read_frames
 from aldriver.label import make_labeler
+from aldriver.label.base import Label
 from aldriver.label.cache import label_frame
 from aldriver.label.energy_reference import fit_energies
 from aldriver.label.gate import LabelLimits
 from aldriver.label.spin import STARTS
+from aldriver.label.upf import read_upf
+
+_TOTALS = ("magnetisation", "total_magnetization_muB")
 
 
 def isolated_atoms(
@@ -95,11 +99,26 @@ def atom_settings(settings: recipe_label.Label, element: str) -> recipe_label.La
         update["spin"] = True
         started = next((k for k in STARTS if k in fields), None)
         update |= {k: {} for k in STARTS if k in fields}
-        # Quantum ESPRESSO's starting magnetisation is a fraction of the valence electrons, the others are µB
-        update |= {started: {element: 1.0 if started == "starting_magnetization" else moment}} if started else {}
+        if started == "starting_magnetization":
+            update |= {started: {element: _fraction(block, element, moment)}}
+        elif started:
+            update |= {started: {element: moment}}
     if "incar" in fields:
         update["incar"] = block.incar | {"ISYM": 0}  # type: ignore[attr-defined]
     return settings.model_copy(update={settings.engine: block.model_copy(update=update)})
+
+
+def _fraction(block: BaseModel, element: str, moment: float) -> float:
+    """A moment (µB) as Quantum ESPRESSO's starting magnetisation: a fraction of the valence electrons.
+
+    It matters: silicon's atom that starts fully polarised stays in s¹p³ with 4 µB, 3.8 eV above s²p² with 2.
+    """
+    espresso = recipe_label.Espresso.model_validate(block.model_dump())
+    try:
+        valence = read_upf(espresso.pseudo_dir.expanduser().absolute() / espresso.pseudopotentials[element]).valence
+    except (InputError, KeyError):
+        valence = None
+    return min(1.0, moment / valence) if valence else 0.5
 
 
 def atom_cell(element: str, box_A: float) -> Atoms:
@@ -121,10 +140,19 @@ def _atom(
     limits = replace(LabelLimits.of(settings), moments={}, reference=None, need_stress=False)
     label = label_frame(frame, labeler, spec, out, limits=limits)
     if label.ok:
-        told = f"isolated atom, {spec.level}"
+        told = f"isolated atom, {spec.level}{_state(element, label)}"
         return {"energy_eV": label.energy, "measured": True, "from": told, "key": label.key}
     failed = f"the isolated atom gave no energy ({label.status}: {label.reason})"
     if element not in fitted:
         return {"energy_eV": None, "measured": False, "from": f"{failed}; `--dataset` has a fit to labels stand in"}
     told = f"a fit to the energies of the data set, because {failed}: no cohesive energies follow from it"
     return {"energy_eV": fitted[element], "measured": False, "from": told}
+
+
+def _state(element: str, label: Label) -> str:
+    """A caution when the atom converged to another moment than the free atom has."""
+    found = next((label.provenance[k] for k in _TOTALS if label.provenance.get(k) is not None), None)
+    expected = float(ground_state_magnetic_moments[atomic_numbers[element]])
+    if found is None or abs(abs(found) - expected) < 0.5:
+        return ""
+    return f"; CAUTION: it has {abs(found):.1f} µB, the free atom {expected:g}: perhaps an excited state"
