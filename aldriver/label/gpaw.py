@@ -19,6 +19,7 @@ from aldriver.label.ase import AseLabeler
 from aldriver.label.base import LabelSpec
 from aldriver.label.gpaw_output import scf_steps
 from aldriver.label.kgrid import grid_of, grid_problem, grid_text
+from aldriver.label.spin import with_start
 
 LOG = "gpaw.txt"
 _MAGNETIC = ("Cr", "Mn", "Fe", "Co", "Ni")
@@ -61,6 +62,15 @@ class GpawLabeler(AseLabeler):
         block = Ase(calculator="gpaw:GPAW", level=spec.method, command=gpaw.command)
         super().__init__(block, spec, elements=elements, threads=threads)
         self.gpaw = gpaw
+
+    def with_start(self, moments: Mapping[str, float]) -> GpawLabeler | None:
+        """The same from other starting moments (µB by element); None without spin."""
+        settings = with_start(self.gpaw, moments)
+        if settings is None:
+            return None
+        other = GpawLabeler(settings, self.spec, elements=self.elements, threads=self.threads)
+        other._cancel = self._cancel
+        return other
 
     def data_names(self) -> tuple[str, ...]:
         """PAW data sets as their files are called, e.g. ``Si.PBE``."""

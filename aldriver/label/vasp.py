@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,7 @@ from aldriver.label import vasp_run
 from aldriver.label.base import Label, Labeler, LabelSpec, Status
 from aldriver.label.found import FoundLabel
 from aldriver.label.process import RunResult, child_environment, run_process
+from aldriver.label.spin import with_start
 from aldriver.label.vasp_input import (
     Inputs,
     drift,
@@ -109,6 +111,15 @@ class VaspLabeler(Labeler):
         super().__init__()
         self.settings, self.spec, self.elements, self.threads = settings, spec, elements, threads
         self.stand_in = is_stand_in(settings.command)
+
+    def with_start(self, moments: Mapping[str, float]) -> VaspLabeler | None:
+        """The same from other starting moments (µB by element); None without spin."""
+        settings = with_start(self.settings, moments)
+        if settings is None:
+            return None
+        other = VaspLabeler(settings, self.spec, elements=self.elements, threads=self.threads)
+        other._cancel = self._cancel
+        return other
 
     @property
     def code_id(self) -> str:
