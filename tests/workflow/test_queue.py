@@ -186,10 +186,11 @@ def test_jobs_that_died_or_never_started_are_given_again_but_not_while_slurm_is_
     assert len(starts) == len(set(starts)) == 3  # the label before the kill was not made again
 
 
-def test_a_run_submits_by_itself_and_goes_on_when_a_job_dies(queued, slurm):
+def test_a_run_submits_by_itself_and_goes_on_when_a_job_dies(queued, slurm, monkeypatch):
+    monkeypatch.setattr("aldriver.workflow.run.SUBMIT_S", 1.0)
     (queued.root / ".stub-misbehave").write_text("label die-once 1")
     events = []
-    too_long = threading.Timer(100, control.cancel, [queued.root])
+    too_long = threading.Timer(300, control.cancel, [queued.root])
     too_long.start()
     outcome = run(queued.root, on_event=events.append)
     too_long.cancel()
