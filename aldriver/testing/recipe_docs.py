@@ -100,7 +100,7 @@ MEANINGS = {
     "label.vasp.spin": "spin-polarised",
     "label.vasp.magmoms": "element: starting moment of every label (others: pymatgen's MP defaults)",
     "label.vasp.hubbard_u_eV": "element: U − J of Dudarev's PBE+U; empty: no U, whatever the elements",
-    "label.vasp.incar": "further INCAR tags; those with a key of their own, or that spoil labels (`PSTRESS`), are refused",
+    "label.vasp.incar": "further INCAR tags; those that have a key here or spoil labels (`PSTRESS`) are refused",
     "label.vasp.max_scf_steps": "electronic steps (NELM) before a run counts as unconverged",
     "label.vasp.corrections": "how often custodian may change the electronic algorithm (never the physics)",
     "label.vasp.silence_s": "a run that writes nothing for so long hangs and is ended",
