@@ -51,6 +51,7 @@ _FORBIDDEN_TAGS = {
     "ISMEAR": "use label.vasp.smearing (tetrahedra, −5, give wrong forces in metals and are not offered)",
     "SIGMA": "use label.vasp.sigma_eV",
     "NELM": "use label.vasp.max_scf_steps",
+    "ICHARG": "every label finds its own charge density",
 }
 
 
@@ -81,7 +82,9 @@ class Vasp(Section):
     hubbard_u_eV: dict[Element, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="U − J of Dudarev's PBE+U; empty: no U, whatever the elements"
     )
-    incar: dict[str, Any] = Field(default_factory=dict, description="further INCAR tags")
+    incar: dict[str, Any] = Field(
+        default_factory=dict, description="further INCAR tags; those that have a key here or spoil labels are refused"
+    )
     max_scf_steps: int = Field(default=100, ge=1)
     corrections: int = Field(default=3, ge=0, le=10, description="changes of the electronic algorithm, at most")
     silence_s: Positive = Field(default=3600.0, description="a run that writes nothing for so long hangs")

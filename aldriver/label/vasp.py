@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -289,7 +290,8 @@ class VaspLabeler(Labeler):
             return _Ending("timeout", f"VASP hung: it wrote nothing for {wait}")
         if ending == "unconverged" or (found is not None and found.label.status == "unconverged"):
             return _Ending("unconverged", _unconverged(found, answer))
-        if ending == "gave up":
+        # custodian also gives up on messages that did no harm: what is finished and converged is not lost to them
+        if ending == "gave up" and (found is None or not found.label.ok):
             return _Ending("failed", f"VASP met an error that no allowed correction mends: {message}{words}")
         if ending == "crashed":
             return _Ending("failed", f"VASP crashed ({message}){words}", retry=True)
@@ -420,6 +422,12 @@ def _programs(command: str) -> list[str]:
 
 
 def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _sha256_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=16)
+def _sha256_of(path: Path, _mtime_ns: int, _size: int) -> str:
     return sha256_file(path)
 
 

@@ -28,8 +28,8 @@ from aldriver.label.vasprun import open_text
 ISMEAR = {"gaussian": 0, "methfessel-paxton": 1, "fermi-dirac": -1}
 _PARALLEL = frozenset({"NCORE", "NPAR", "KPAR", "NSIM", "LPLANE", "LSCALAPACK", "LSCALU"})
 FREE_TAGS = _PARALLEL | {
-    "ALGO", "IALGO", "AMIX", "AMIX_MAG", "BMIX", "BMIX_MAG", "AMIN", "MAXMIX", "NELM", "NELMDL", "NELMIN", "ISEARCH",
-    "NBANDS", "TIME", "ISTART", "ICHARG", "LWAVE", "LCHARG", "LORBIT", "SYMPREC", "SYSTEM", "LDAUPRINT",
+    "ALGO", "IALGO", "AMIX", "AMIX_MAG", "BMIX", "BMIX_MAG", "AMIN", "IMIX", "MAXMIX", "NELM", "NELMDL", "NELMIN",
+    "ISEARCH", "NBANDS", "TIME", "ISTART", "ICHARG", "LWAVE", "LCHARG", "LORBIT", "SYMPREC", "SYSTEM", "LDAUPRINT",
 }  # fmt: skip
 """Tags that decide whether and how fast the electrons converge, not to what."""
 _SAME_A = 1e-6

@@ -195,12 +195,11 @@ def test_results_of_something_else_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_correction_that_changes_the_physics_ends_the_label(tmp_path):
-    """LREAL is what custodian would set for this message."""
-    message = "REAL_OPTLAY: internal error"
-    program = script(tmp_path / "vasp_standin_real", f"echo '{message}'; exit 1")
-    label = label_frame(alloy(), *standin(command=str(program)), tmp_path / "labels")
-    assert label.status == "rejected"
-    assert "LREAL False became" in label.reason
+    """ISMEAR 0 and SIGMA 0.05 are what custodian sets for this message."""
+    program = script(tmp_path / "vasp_standin_tetrahedra", "echo 'Tetrahedron method fails'; exit 1")
+    label = label_frame(alloy(), *standin(command=str(program), sigma_eV=0.1), tmp_path / "labels")
+    assert label.status == "rejected", label.reason
+    assert "SIGMA 0.1 became 0.05" in label.reason
 
 
 def test_terminated_it_takes_vasp_with_it(tmp_path):
