@@ -28,13 +28,16 @@ class Check:
 
 def doctor(
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Also check all that this recipe needs.")] = None,
+    test_label: Annotated[
+        bool, typer.Option(help="With --recipe: let the label engine compute a few atoms (seconds).")
+    ] = True,
     json_to: Json = None,
 ) -> None:
     """Check this installation, and with --recipe everything that a campaign would need here."""
     looks = {"python": _python, "machine": _machine, "LAMMPS": _lammps, "CHGNet": _chgnet, "launchpad": _launchpad}
     checks = [_guard(name, look) for name, look in looks.items()]
     if recipe is not None:
-        checks += recipe_checks(load_recipe(recipe))
+        checks += recipe_checks(load_recipe(recipe), test_label=test_label)
     ok = all(c.ok for c in checks)
     if not emit({"ok": ok, "checks": checks}, json_to):
         for check in checks:
@@ -90,8 +93,14 @@ def _launchpad() -> str:
     return describe(None)
 
 
-def recipe_checks(recipe: Recipe) -> list[Check]:
-    """What a recipe needs here: its cells, a potential that knows their elements, and a label engine that can run."""
+def recipe_checks(recipe: Recipe, *, test_label: bool = False) -> list[Check]:
+    """What a recipe needs here: its cells, a potential that knows their elements, and a label engine that can run.
+
+    Parameters
+    ----------
+    test_label
+        Let the engine label a few atoms.
+    """
     from aldriver.core.systems import build_systems
 
     checks = []
@@ -111,11 +120,11 @@ def recipe_checks(recipe: Recipe) -> list[Check]:
 
     checks.append(_guard("systems", cells))
     checks.append(_guard("potential", potential))
-    checks += _label_checks(recipe, sorted(elements))
+    checks += _label_checks(recipe, sorted(elements), test_label)
     return checks
 
 
-def _label_checks(recipe: Recipe, elements: list[str]) -> list[Check]:
+def _label_checks(recipe: Recipe, elements: list[str], test_label: bool) -> list[Check]:
     from aldriver.label import make_labeler
 
     name = f"label engine {recipe.label.engine}"
@@ -124,4 +133,19 @@ def _label_checks(recipe: Recipe, elements: list[str]) -> list[Check]:
         problems = labeler.preflight()
     except (AldriverError, ImportError, OSError) as error:
         return [Check(name, False, str(error))]
-    return [Check(name, False, p) for p in problems] or [Check(name, True, f"ready: {spec.method}")]
+    if problems:
+        return [Check(name, False, p) for p in problems]
+    checks = [Check(name, True, "; ".join([f"ready: {spec.method}", *labeler.warnings()]))]
+    if test_label and elements:
+        checks.append(_trial(recipe, elements))
+    return checks
+
+
+def _trial(recipe: Recipe, elements: list[str]) -> Check:
+    from aldriver.label.trial import trial_label, trial_text
+
+    try:
+        frame, label = trial_label(recipe.label, elements)
+    except (AldriverError, OSError) as error:
+        return Check("test label", False, str(error))
+    return Check("test label", label.status in ("ok", "unconverged"), trial_text(frame, label))

@@ -21,6 +21,7 @@ from aldriver.cli import (
     evaluate,
     export,
     label,
+    queue,
     report,
     schema,
     status,
@@ -47,13 +48,14 @@ app.command("benchmark")(benchmark.benchmark)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("convert")(convert.convert)
-app.command("label")(label.label)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("schema")(schema.schema)
+app.add_typer(label.app, name="label")
 app.add_typer(detector.app, name="detector")
 app.add_typer(db.app, name="db")
+app.add_typer(queue.app, name="queue")
 
 
 def _version(show: bool) -> None:

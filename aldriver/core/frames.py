@@ -123,7 +123,7 @@ def read_frames(path: str | Path, *, labelled: bool = False, groups: bool = True
     frames: list[Atoms] = []
     try:
         for atoms in iread(path, index=":", format=fmt):
-            frames.append(_standard_labels(atoms))
+            frames.append(standard_labels(atoms))
     except Exception as error:
         raise InputError(
             f"{path}: frame {len(frames)} cannot be read as {fmt or 'a structure file'}: {error}. "
@@ -137,7 +137,7 @@ def read_frames(path: str | Path, *, labelled: bool = False, groups: bool = True
     return frames
 
 
-def _standard_labels(atoms: Atoms) -> Atoms:
+def standard_labels(atoms: Atoms) -> Atoms:
     """Move labels under non-standard keys to where ASE keeps them."""
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
     for key, aliases in (("energy", ("energy", "REF_energy")), ("stress", ("stress", "REF_stress"))):

@@ -238,11 +238,49 @@ def load_recipe(path: str | Path) -> Recipe:
             f"{path}: a recipe is a mapping of keys (name, systems, potential, ...); see `aldriver schema`"
         )
     try:
-        recipe = Recipe.model_validate(data)
+        recipe = Recipe.model_validate(_preset_beside(data, path))
     except ValidationError as error:
         problems = [_explain(path, lines, data, e) for e in error.errors()]
         raise InputError("\n".join(problems)) from error
     return _resolve_files(recipe, path, lines)
+
+
+def _preset_beside(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A preset that is a file lies where the recipe says, seen from the recipe."""
+    label = data.get("label")
+    if not isinstance(label, dict) or not str(label.get("preset")).endswith((".yaml", ".yml")):
+        return data
+    return data | {"label": label | {"preset": str(path.resolve().parent / Path(label["preset"]).expanduser())}}
+
+
+def load_label(path: str | Path) -> Label:
+    """The ``label`` block of a recipe, of a file that holds ``label:`` alone, or of one that holds just what is in it.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_recipe`.
+    """
+    path = Path(path)
+    data, lines = load_yaml(path)
+    if isinstance(data, dict) and "systems" in data:
+        return load_recipe(path).label
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a label block is a mapping of keys (engine, limits, ...): docs/recipe.md")
+    try:
+        if set(data) == {"label"}:
+            return _LabelFile.model_validate(_preset_beside(data, path)).label
+        return Label.model_validate(_preset_beside({"label": data}, path)["label"])
+    except ValidationError as error:
+        model = _LabelFile if set(data) == {"label"} else Label
+        problems = [_explain(path, lines, data, e, model) for e in error.errors()]
+        raise InputError("\n".join(problems)) from error
+
+
+class _LabelFile(Section):
+    """A file that holds ``label:`` and nothing else."""
+
+    label: Label
 
 
 def load_train(path: str | Path) -> Train:

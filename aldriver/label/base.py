@@ -63,6 +63,11 @@ class LabelSpec:
             effort=effort,
         )
 
+    @property
+    def level(self) -> str:
+        """The level of theory in a line; labels of different levels are never trained on together."""
+        return f"{self.engine}: {self.method} ({self.digest()[:8]})"
+
     def digest(self) -> str:
         """SHA-256 (16 hex characters) of engine, method and settings."""
         content = {"engine": self.engine, "method": self.method, "settings": jsonable(dict(self.settings))}
@@ -180,6 +185,13 @@ class Labeler(ABC):
     @abstractmethod
     def label(self, frame: Atoms, workdir: Path) -> Label:
         """Label one frame, blocking; inputs and outputs stay in `workdir`."""
+
+    def with_start(self, moments: Mapping[str, float]) -> Labeler | None:
+        """The same labeler with other starting moments (by element, in the engine's own unit), else the same in all.
+
+        None when the engine has no starting moments, or its run is not spin-polarised.
+        """
+        return None
 
     def warnings(self) -> list[str]:
         """What would work but looks unwise, each a sentence."""

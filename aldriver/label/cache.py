@@ -16,16 +16,21 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
+from aldriver.core.canonical import canonical, rearranged
 from aldriver.core.errors import StoreError
-from aldriver.core.frames import PROVENANCE_KEYS, bare, frame_hash, write_frames
+from aldriver.core.frames import PROVENANCE_KEYS, bare, write_frames
 from aldriver.core.records import dumps, read_json
 from aldriver.core.store import disk_errors, is_published, publish, remove_leftovers
 from aldriver.label.base import Label, Labeler, LabelSpec, Status, frame_provenance, settings_text
 from aldriver.label.gate import LabelLimits, check_label
 from aldriver.label.process import cancel_on_signals, clean_orphans
+from aldriver.label.spin import second_start
 
 LABEL_FILE = "label.json"
 _FULL_DISK_BYTES = 16 * 1024
@@ -36,9 +41,12 @@ class _NotPublished(Exception):
 
 
 def label_key(frame: Atoms, labeler: Labeler, spec: LabelSpec) -> str:
-    """Key of a label: hash of the frame, and of settings and code; the same three never give two labels."""
+    """Key of a label: hash of the structure, and of settings and code; the same three never give two labels.
+
+    The structure's hash does not depend on the order of its sites, nor on which images of its atoms are written.
+    """
     how = hashlib.sha256(f"{spec.digest()} {labeler.code_id}".encode()).hexdigest()[:12]
-    return f"{frame_hash(frame)}-{how}"
+    return f"{canonical(frame).digest}-{how}"
 
 
 def label_frame(
@@ -59,7 +67,7 @@ def label_frame(
     Parameters
     ----------
     limits
-        Of the gate (``gate.check_label``).
+        Of the gate (``gate.check_label``); a stored label has to pass them too.
     again
         Statuses that are computed anew when found in the store; the old record is kept as ``<key>.attempt-<n>``.
 
@@ -73,13 +81,13 @@ def label_frame(
     final = labels_dir / key
     with disk_errors(labels_dir):
         labels_dir.mkdir(parents=True, exist_ok=True)
-    found = _stored(final, spec, again)
+    found = _stored(final, frame, spec, again)
     if found is not None:
-        return found
+        return check_label(found, frame, limits)
     with _key_lock(labels_dir / f".{key}.lock"):
-        found = _stored(final, spec, again)
+        found = _stored(final, frame, spec, again)
         if found is not None:
-            return found
+            return check_label(found, frame, limits)
         # whoever left work on this key behind is dead, for we hold its lock
         clean_orphans(labels_dir, pattern=f".tmp-{key}-*")
         _remove_dead(labels_dir, key)
@@ -87,8 +95,15 @@ def label_frame(
         return _compute(frame, labeler, spec, final, limits)
 
 
-def read_label(folder: Path) -> Label:
-    """The label published in `folder`.
+def find_label(frame: Atoms, labeler: Labeler, spec: LabelSpec, labels_dir: Path) -> tuple[str, Label | None]:
+    """Key of a frame's label, and the label in the order of the frame's atoms; None when there is none yet."""
+    key = label_key(frame, labeler, spec)
+    folder = Path(labels_dir) / key
+    return key, read_label(folder, frame) if is_published(folder) else None
+
+
+def read_label(folder: Path, frame: Atoms | None = None) -> Label:
+    """The label published in `folder`, in the order of the atoms it was computed in, or of those of `frame`.
 
     Raises
     ------
@@ -97,15 +112,29 @@ def read_label(folder: Path) -> Label:
     """
     folder = Path(folder)
     try:
-        return replace(Label.from_json(read_json(folder / LABEL_FILE)), cached=True)
+        label = replace(Label.from_json(read_json(folder / LABEL_FILE)), cached=True)
+        return label if frame is None else _in_order_of(label, frame)
     except StoreError as error:
         raise StoreError(f"{folder}: {error}") from error
 
 
-def _stored(final: Path, spec: LabelSpec, again: Collection[Status]) -> Label | None:
+def _in_order_of(label: Label, frame: Atoms) -> Label:
+    order = canonical(frame).order
+    old = np.asarray(label.provenance.get("canonical_order", ()), dtype=np.int64)
+    if sorted(old) != list(range(len(order))):
+        raise StoreError("its record does not say in which order of the atoms it was computed (canonical_order)")
+
+    def moved(values: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        # of another length they are those of a label the gate refused
+        return rearranged(values, old, order) if values is not None and len(values) == len(order) else values
+
+    return replace(label, forces=moved(label.forces), magmoms=moved(label.magmoms))
+
+
+def _stored(final: Path, frame: Atoms, spec: LabelSpec, again: Collection[Status]) -> Label | None:
     if not is_published(final):
         return None
-    label = read_label(final)
+    label = read_label(final, frame)
     return None if label.status in again or _more_effort(label, spec) else label
 
 
@@ -123,7 +152,7 @@ def _compute(frame: Atoms, labeler: Labeler, spec: LabelSpec, final: Path, limit
     with cancel_on_signals(labeler._cancel):
         try:
             with publish(final) as tmp:
-                label = _label_safely(frame, labeler, tmp)
+                label = _label_safely(frame, labeler, tmp, limits)
                 label = check_label(label, frame, limits)
                 label = _with_provenance(label, frame, labeler, spec, final.name)
                 if label.status == "cancelled":
@@ -137,12 +166,15 @@ def _compute(frame: Atoms, labeler: Labeler, spec: LabelSpec, final: Path, limit
     return label
 
 
-def _label_safely(frame: Atoms, labeler: Labeler, workdir: Path) -> Label:
+def _label_safely(frame: Atoms, labeler: Labeler, workdir: Path, limits: LabelLimits | None) -> Label:
     start, cpu = time.monotonic(), time.process_time()
     try:
         if labeler.cancelled:
             return Label(status="cancelled", reason="cancelled before it started")
-        return labeler.label(frame, workdir)
+        label = labeler.label(frame, workdir)
+        if label.ok and limits is not None and limits.second_start:
+            label = second_start(label, frame, labeler, workdir, start=limits.second_start, moments=limits.moments)
+        return label
     except Exception as error:
         if isinstance(error, StoreError) or _is_disk_error(error):
             raise
@@ -173,6 +205,7 @@ def _with_provenance(label: Label, frame: Atoms, labeler: Labeler, spec: LabelSp
         "timeout_s": spec.timeout_s,
         "effort": dict(spec.effort),
         "parent": frame_provenance(frame),
+        "canonical_order": canonical(frame).order.tolist(),
         "host": os.uname().nodename,
         "created": time.time(),
     }
@@ -225,7 +258,7 @@ def _key_lock(path: Path) -> Iterator[None]:
         with disk_errors(path):
             handle = path.open("a")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _lock(handle, path)
             same = False
             with suppress(FileNotFoundError):
                 same = path.stat().st_ino == os.fstat(handle.fileno()).st_ino
@@ -238,3 +271,15 @@ def _key_lock(path: Path) -> Iterator[None]:
             return
         finally:
             handle.close()
+
+
+def _lock(handle: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise StoreError(
+            f"{path.parent}: this file system has no locks ({error.strerror}), so two workers could compute the same "
+            "label. Put the campaign on one that has (Lustre: mounted with `flock`)."
+        ) from error

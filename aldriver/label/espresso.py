@@ -7,10 +7,12 @@ Owns the order of events: input, run, retry, verdict, provenance. File formats a
 from __future__ import annotations
 
 import errno
+import itertools
 import platform
 import shlex
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,24 +27,34 @@ from aldriver.core.recipe_label import Espresso
 from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.store import sha256_file
 from aldriver.label.base import Label, Labeler, LabelSpec, Status
+from aldriver.label.kgrid import grid_of, grid_problem, grid_text
 from aldriver.label.process import RunResult, child_environment, run_process
 from aldriver.label.pwio import SCRATCH, PwOutput, parse_pw_output, pw_input
+from aldriver.label.spin import with_start
 from aldriver.label.upf import Upf, read_upf
 
 INPUT, OUTPUT, ERRORS = "espresso.pwi", "espresso.pwo", "espresso.err"
 _MAGNETIC = ("Cr", "Mn", "Fe", "Co", "Ni")
 # pw.x reports trouble with files or the network like its own errors; those may go away, the others do not
 _PASSING = ("davcio", "diropn", "open", "mp_", "mp ", "copy", "seqopn", "iosys_open")
+# ways to the same ground state, in the order in which they are tried when the SCF does not get there
+_CORRECTIONS: tuple[dict[str, Any], ...] = (
+    {"mixing_beta": 0.35},  # half of pw.x's own
+    {"mixing_beta": 0.35, "diagonalization": "cg"},  # slower than Davidson's, and sturdier
+)
+# diagonalisation that broke down: another algorithm may not
+_BROKEN_DOWN = ("cdiaghg", "rdiaghg", "c_bands", "zpotrf", "dpotrf", "cegterg", "regterg")
 _INSTALL = "install Quantum ESPRESSO (Debian: apt-get install quantum-espresso) or set label.espresso.command"
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """How an attempt ended, and whether the same input deserves another."""
+    """How an attempt ended, and whether the same input (`retry`) or another way to the SCF (`correct`) may help."""
 
     status: Status
     reason: str = ""
     retry: bool = False
+    correct: bool = False
 
 
 def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -> tuple[EspressoLabeler, LabelSpec]:
@@ -54,6 +66,7 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
     if e is None:
         raise InputError("label.engine 'espresso' needs the block label.espresso")
     numbers = e.model_dump(mode="json", exclude={"command", "pseudo_dir", "max_scf_steps"})
+    numbers = {k: v for k, v in numbers.items() if v is not None and v != {}}
     hashes, functionals = {}, set()
     for element, name in e.pseudopotentials.items():
         try:
@@ -64,11 +77,10 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
         hashes[element] = upf.sha256
         functionals.add(upf.functional)
     numbers["pseudopotentials"] = hashes
-    grid = "x".join(str(k) for k in e.kpoints)
     spin = ", spin-polarised" if e.spin else ""
     functional = "/".join(sorted(functionals)) or "unknown functional"
-    method = f"{functional}, plane waves {e.ecutwfc_Ry:g} Ry, k-grid {grid}{spin}"
-    spec = LabelSpec.of(settings, method, numbers, max_scf_steps=e.max_scf_steps)
+    method = f"{functional}, plane waves {e.ecutwfc_Ry:g} Ry, {grid_text(e.kpoints, e.kspacing_per_A)}{spin}"
+    spec = LabelSpec.of(settings, method, numbers, max_scf_steps=e.max_scf_steps, corrections=settings.corrections)
     return EspressoLabeler(e, spec, elements=elements, threads=threads), spec
 
 
@@ -76,8 +88,9 @@ class EspressoLabeler(Labeler):
     """Single-point energy, forces and stress by pw.x.
 
     A crash, a signal, or a missing or truncated output is tried again with the same input, `spec.retries` times. An
-    SCF that does not converge, an error of pw.x about its input, and a run past `spec.timeout_s` are not: the same
-    input would end the same way.
+    SCF that does not converge gets ``spec.effort["corrections"]`` further attempts with another mixing and
+    diagonalisation, recorded in the provenance: they lead to the same ground state. An error of pw.x about its input
+    and a run past `spec.timeout_s` are final: the same input would end the same way.
 
     Parameters
     ----------
@@ -166,7 +179,8 @@ class EspressoLabeler(Labeler):
             return [
                 "label.espresso: spin needs a smearing (pw.x refuses fixed occupations without a fixed total moment)"
             ]
-        if not any(s.starting_magnetization.get(e, 0.0) for e in (self.elements or s.pseudopotentials)):
+        starts = s.starting_magnetization | s.starting_moments_muB
+        if not any(starts.get(e, 0.0) for e in (self.elements or s.pseudopotentials)):
             return ["label.espresso: spin needs a starting_magnetization other than 0 for at least one element"]
         return []
 
@@ -178,30 +192,28 @@ class EspressoLabeler(Labeler):
             return [f"{names}: labelled without spin, which is wrong for magnetic metals; set label.espresso.spin"]
         return []
 
+    def with_start(self, moments: Mapping[str, float]) -> EspressoLabeler | None:
+        """The same from other starting moments; None without spin."""
+        settings = with_start(self.settings, moments)
+        if settings is None:
+            return None
+        other = EspressoLabeler(settings, self.spec, elements=self.elements, threads=self.threads)
+        other._cancel = self._cancel
+        return other
+
     def label(self, frame: Atoms, workdir: Path) -> Label:
         """Run pw.x on one frame; whatever happens is in the label."""
         start, cpu = time.monotonic(), time.process_time()
         problem = self._frame_problem(frame)
         if problem:
             return Label(status="failed", reason=problem)
-        workdir = Path(workdir)
-        (workdir / INPUT).write_text(pw_input(frame, self.settings))
-        child_cpu, attempts = 0.0, []
-        for attempt in range(1, self.spec.retries + 2):
-            run, parsed, ending = self._attempt(frame, workdir)
-            child_cpu += run.cpu_s
-            attempts.append(
-                {"ending": ending.status, "reason": ending.reason, "seconds": run.seconds, "cpu_s": run.cpu_s}
-            )
-            if not ending.retry or attempt > self.spec.retries:
-                break
-            for name in (OUTPUT, ERRORS, "CRASH"):
-                if (workdir / name).exists():
-                    (workdir / name).replace(workdir / f"{name}.attempt-{attempt}")
-            self._cancel.wait(min(0.1 * 2**attempt, 5.0))  # what made it crash may need a moment to pass
+        run, parsed, ending, attempts = self._attempts(frame, Path(workdir))
         reason = ending.reason
-        if ending.retry and len(attempts) > 1:
-            reason += f" ({len(attempts)} attempts with the same input)"
+        same = sum(a["changes"] == attempts[-1]["changes"] for a in attempts)
+        if ending.retry and same > 1:
+            reason += f" ({same} attempts with the same input)"
+        if ending.correct and any(a["changes"] for a in attempts):
+            reason += f"; also not with {_in_words(attempts[-1]['changes'])}"
         complete = ending.status == "ok"
         energy = parsed.energy if complete else None
         return Label(
@@ -214,8 +226,37 @@ class EspressoLabeler(Labeler):
             magmoms=parsed.magmoms if complete else None,
             provenance=self._provenance(frame, parsed, run, attempts),
             seconds=time.monotonic() - start,
-            cpu_s=child_cpu + time.process_time() - cpu,
+            cpu_s=sum(a["cpu_s"] for a in attempts) + time.process_time() - cpu,
         )
+
+    def _attempts(self, frame: Atoms, workdir: Path) -> tuple[RunResult, PwOutput, _Ending, list[dict[str, Any]]]:
+        """Run pw.x until it has come to an end or nothing is left to try; each attempt is noted, and its files kept."""
+        attempts: list[dict[str, Any]] = []
+        ways = iter(_CORRECTIONS[: int(self.spec.effort.get("corrections", 0))])
+        changes: dict[str, Any] = {}
+        same = 0
+        valence = {e: u.valence for e, u in self._upfs(frame).items() if u.valence is not None}
+        (workdir / INPUT).write_text(pw_input(frame, self.settings, valence))
+        while True:
+            run, parsed, ending = self._attempt(frame, workdir)
+            attempts.append(
+                {"ending": ending.status, "reason": ending.reason, "changes": changes, "seconds": run.seconds,
+                 "cpu_s": run.cpu_s}
+            )  # fmt: skip
+            further = next(ways, None) if ending.correct else None
+            if further is None and not (ending.retry and same < self.spec.retries):
+                return run, parsed, ending, attempts
+            for name in (INPUT, OUTPUT, ERRORS, "CRASH"):
+                if (workdir / name).exists():
+                    shutil.copy2(workdir / name, workdir / f"{name}.attempt-{len(attempts)}")
+            for name in (OUTPUT, ERRORS, "CRASH"):
+                (workdir / name).unlink(missing_ok=True)
+            if further is None:
+                same += 1
+                self._cancel.wait(min(0.1 * 2**same, 5.0))  # what made it crash may need a moment to pass
+            else:
+                changes = further
+                (workdir / INPUT).write_text(pw_input(frame, self.settings, valence, electrons=changes))
 
     def _frame_problem(self, frame: Atoms) -> str:
         if len(frame) == 0:
@@ -225,7 +266,9 @@ class EspressoLabeler(Labeler):
         if not np.isfinite(frame.positions).all() or not np.isfinite(np.asarray(frame.cell)).all():
             return "positions or cell are not finite numbers"
         missing = sorted(set(frame.get_chemical_symbols()) - set(self.settings.pseudopotentials))
-        return f"no pseudopotential for {', '.join(missing)} in label.espresso.pseudopotentials" if missing else ""
+        if missing:
+            return f"no pseudopotential for {', '.join(missing)} in label.espresso.pseudopotentials"
+        return grid_problem(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing_per_A)
 
     def _attempt(self, frame: Atoms, workdir: Path) -> tuple[RunResult, PwOutput, _Ending]:
         try:
@@ -258,10 +301,14 @@ class EspressoLabeler(Labeler):
             )
         if status == "unconverged":
             return _Ending(
-                "unconverged", f"{reason}; limit: label.espresso.max_scf_steps {self.settings.max_scf_steps}"
+                "unconverged",
+                f"{reason}; limit: label.espresso.max_scf_steps {self.settings.max_scf_steps}",
+                correct=True,
             )
         if parsed.error is not None:
-            return _Ending("failed", reason, retry=(parsed.error_routine or "").lower().startswith(_PASSING))
+            routine = (parsed.error_routine or "").lower()
+            broken = routine.startswith(_BROKEN_DOWN)
+            return _Ending("failed", reason, retry=routine.startswith(_PASSING), correct=broken)
         if run.returncode != 0:
             return _Ending("failed", f"pw.x crashed ({run.message}){_last_words(words)}", retry=True)
         if status != "ok":
@@ -307,16 +354,19 @@ class EspressoLabeler(Labeler):
                     "md5": u.md5, "sha256": u.sha256}
                 for e, u in self._upfs(frame).items()
             },
-            "ecutwfc_Ry": self.settings.ecutwfc_Ry,
-            "kpoints": list(self.settings.kpoints),
+            "kpoints": list(grid_of(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing_per_A)),
+            "cutoff": f"{self.settings.ecutwfc_Ry:g} Ry",
             "smearing": self.settings.smearing,
-            "energy": "free energy F = E - TS (what the forces derive from)",
+            "degauss_Ry": self.settings.degauss_Ry,
+            "stand_in": False,
+            "energy_is": "free energy F = E - TS (what the forces derive from)",
             "minus_TS_eV": parsed.minus_ts,
-            "n_scf": parsed.n_scf,
+            "scf_steps": parsed.n_scf,
+            "magnetisation": parsed.total_magnetization,
             "scf_accuracy_Ry": parsed.accuracy_Ry,
-            "total_magnetization_muB": parsed.total_magnetization,
             "returncode": run.returncode,
-            "retries": len(attempts) - 1,
+            "retries": sum(a["changes"] == b["changes"] for a, b in itertools.pairwise(attempts)),
+            "corrections": _corrections(attempts),
             "attempts": attempts,
             "wall_s": sum(a["seconds"] for a in attempts),
             "engine_cpu_s": sum(a["cpu_s"] for a in attempts),
@@ -324,6 +374,16 @@ class EspressoLabeler(Labeler):
             "machine": platform.machine(),
             "aldriver": __version__,
         }  # fmt: skip
+
+
+def _corrections(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was changed after which ending, to reach the SCF; empty when nothing was."""
+    pairs = itertools.pairwise(attempts)
+    return [{"after": a["reason"], "changes": b["changes"]} for a, b in pairs if b["changes"] != a["changes"]]
+
+
+def _in_words(changes: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in changes.items())
 
 
 def _identity(path: Path) -> tuple[Path, int, int]:
@@ -358,3 +418,11 @@ def _progress(parsed: PwOutput) -> str:
 def _last_words(words: str) -> str:
     lines = [line.strip() for line in words.splitlines() if line.strip(" -\t")]
     return f": {lines[-1][:200]}" if lines else ""
+
+
+def cheap(settings: LabelBlock) -> LabelBlock:
+    """A crude and fast variant, for a trial."""
+    assert settings.espresso is not None
+    crude: dict[str, Any] = {"kpoints": (1, 1, 1), "kspacing_per_A": None, "spin": False, "conv_thr_Ry": 1e-4}
+    crude |= {"smearing": "gaussian", "degauss_Ry": 0.02}
+    return settings.model_copy(update={"espresso": settings.espresso.model_copy(update=crude)})

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from ase import Atoms
 
+from aldriver.core import recipe_label
 from aldriver.core.units import EV_A3_TO_GPA
 from aldriver.label.base import Label
+from aldriver.label.energy_reference import MAX_OFFSET_EV_ATOM, EnergyReference
+from aldriver.label.spin import moment_problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,12 @@ class LabelLimits:
         energy of −5.9 eV without any other sign of trouble.
     need_stress
         Refuse labels without stress instead of training on them with weight 0.
+    second_start
+        element: starting moment, in the engine's own unit, of the one further run that a label outside `moments` gets.
+    reference
+        The energy reference that all labels share (``energy_reference.fit_energies``), or None while there is none.
+    max_offset_eV_atom
+        Largest distance of an energy from that reference.
     """
 
     max_force_eV_A: float = 100.0
@@ -40,6 +49,24 @@ class LabelLimits:
     max_stress_GPa: float = 2000.0
     moments: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     need_stress: bool = False
+    second_start: Mapping[str, float] = field(default_factory=dict)
+    reference: EnergyReference | None = None
+    max_offset_eV_atom: float = MAX_OFFSET_EV_ATOM
+
+    @classmethod
+    def of(cls, label: recipe_label.Label) -> LabelLimits:
+        """Limits of a recipe's label block."""
+        g = label.limits
+        return cls(
+            max_force_eV_A=g.max_force_eV_A,
+            max_net_force_eV_A=g.max_net_force_eV_A,
+            max_stress_GPa=g.max_stress_GPa,
+            need_stress=g.need_stress,
+            moments=dict(g.moments),
+            second_start=dict(g.second_start),
+            reference=EnergyReference(dict(g.energies_eV)) if g.energies_eV else None,
+            max_offset_eV_atom=g.max_offset_eV_atom,
+        )
 
 
 def check_label(label: Label, frame: Atoms, limits: LabelLimits | None = None) -> Label:
@@ -48,7 +75,10 @@ def check_label(label: Label, frame: Atoms, limits: LabelLimits | None = None) -
         return label
     limits = limits or LabelLimits()
     reason = (
-        _shape_problem(label, frame, limits) or _value_problem(label, limits) or _moment_problem(label, frame, limits)
+        _shape_problem(label, frame, limits)
+        or _value_problem(label, limits)
+        or moment_problem(label, frame, limits.moments)
+        or _energy_problem(label, frame, limits)
     )
     return replace(label, status="rejected", reason=reason) if reason else label
 
@@ -92,17 +122,7 @@ def _value_problem(label: Label, limits: LabelLimits) -> str:
     return ""
 
 
-def _moment_problem(label: Label, frame: Atoms, limits: LabelLimits) -> str:
-    symbols = np.array(frame.get_chemical_symbols())
-    for element, (least, greatest) in limits.moments.items():
-        sites = symbols == element
-        if not sites.any():
-            continue
-        if label.magmoms is None:
-            return f"no magnetic moments, but {element} is expected to have {least:g} to {greatest:g} µB"
-        mean = float(np.abs(label.magmoms[sites]).mean())
-        if not least <= mean <= greatest:
-            return (
-                f"the mean moment of {element} is {mean:.2f} µB, expected {least:g} to {greatest:g}: another spin state"
-            )
-    return ""
+def _energy_problem(label: Label, frame: Atoms, limits: LabelLimits) -> str:
+    if limits.reference is None or label.energy is None:
+        return ""
+    return limits.reference.problem(frame, label.energy, most=limits.max_offset_eV_atom)

@@ -187,7 +187,7 @@ def cancel_on_signals(cancel: threading.Event) -> Iterator[None]:
         for signum, handler in previous.items():
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         if received:
-            os.kill(os.getpid(), received[0])
+            signal.raise_signal(received[0])
 
 
 def _write_record(path: Path, command: Sequence[str], marker: str, *, pid: int | None) -> None:

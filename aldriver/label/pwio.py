@@ -16,14 +16,30 @@ from ase import Atoms, units
 from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
+from aldriver.core.errors import InputError
 from aldriver.core.recipe_label import Espresso
 from aldriver.core.units import matrix_to_voigt
+from aldriver.label.kgrid import grid_of
 
 SCRATCH = "scratch"
 
 
-def pw_input(frame: Atoms, settings: Espresso) -> str:
-    """Input of a single SCF with forces and stress; atoms in the order of the frame, positions in Å."""
+def pw_input(
+    frame: Atoms,
+    settings: Espresso,
+    valence: Mapping[str, float] | None = None,
+    *,
+    electrons: Mapping[str, object] | None = None,
+) -> str:
+    """Input of a single SCF with forces and stress; atoms in the order of the frame, positions in Å.
+
+    Parameters
+    ----------
+    valence
+        Valence electrons by element; needed where moments are given in µB.
+    electrons
+        Further keys of &ELECTRONS (how the SCF is reached).
+    """
     species = list(dict.fromkeys(frame.get_chemical_symbols()))
     control = {
         "calculation": "scf",
@@ -43,14 +59,13 @@ def pw_input(frame: Atoms, settings: Espresso) -> str:
     if settings.spin:
         system["nspin"] = 2
         for i, symbol in enumerate(species, start=1):
-            # a fraction of the valence in [-1, 1], as 6.7 and later versions both read it
-            system[f"starting_magnetization({i})"] = float(settings.starting_magnetization.get(symbol, 0.0))
-    electrons = {"conv_thr": settings.conv_thr_Ry, "electron_maxstep": settings.max_scf_steps}
-    lines = [*_namelist("CONTROL", control), *_namelist("SYSTEM", system), *_namelist("ELECTRONS", electrons)]
+            system[f"starting_magnetization({i})"] = starting_fraction(symbol, settings, valence or {})
+    scf = {"conv_thr": settings.conv_thr_Ry, "electron_maxstep": settings.max_scf_steps} | dict(electrons or {})
+    lines = [*_namelist("CONTROL", control), *_namelist("SYSTEM", system), *_namelist("ELECTRONS", scf)]
     lines.append("ATOMIC_SPECIES")
     for symbol in species:
         lines.append(f"{symbol} {atomic_masses[atomic_numbers[symbol]]:.4f} {settings.pseudopotentials[symbol]}")
-    k1, k2, k3 = settings.kpoints
+    k1, k2, k3 = grid_of(np.asarray(frame.cell), settings.kpoints, settings.kspacing_per_A)
     lines += ["K_POINTS gamma"] if (k1, k2, k3) == (1, 1, 1) else ["K_POINTS automatic", f"{k1} {k2} {k3} 0 0 0"]
     lines.append("CELL_PARAMETERS angstrom")
     lines += [" ".join(f"{x:.12f}" for x in row) for row in np.asarray(frame.cell)]
@@ -58,6 +73,33 @@ def pw_input(frame: Atoms, settings: Espresso) -> str:
     for symbol, position in zip(frame.get_chemical_symbols(), frame.positions, strict=True):
         lines.append(f"{symbol} " + " ".join(f"{x:.12f}" for x in position))
     return "\n".join(lines) + "\n"
+
+
+_FULL = 0.999
+
+
+def starting_fraction(symbol: str, settings: Espresso, valence: Mapping[str, float]) -> float:
+    """Starting polarisation of an element as a fraction of its valence, inside (−1, 1).
+
+    To 7.2 pw.x takes a fraction and nothing else; since 7.3 an absolute value of 1 or more is a moment in µB. What
+    lies inside means the same to all versions.
+
+    Raises
+    ------
+    InputError
+        When a moment is given for an element whose valence is not known.
+    """
+    if symbol in settings.starting_moments_muB:
+        electrons = valence.get(symbol)
+        if not electrons:
+            raise InputError(
+                f"label.espresso.starting_moments_muB: the pseudopotential of {symbol} does not say how many valence "
+                "electrons it has; give starting_magnetization, a fraction of them, instead"
+            )
+        fraction = settings.starting_moments_muB[symbol] / electrons
+    else:
+        fraction = float(settings.starting_magnetization.get(symbol, 0.0))
+    return max(-_FULL, min(_FULL, fraction))
 
 
 def _namelist(name: str, values: Mapping[str, object]) -> list[str]:

@@ -72,7 +72,7 @@ def _read(path: Path, _mtime_ns: int, _size: int) -> Upf:
     valence = _first(text, rf'z_valence="\s*{_NUMBER}', rf"(?m)^\s*{_NUMBER}\s+Z valence")
     return Upf(
         element=element,
-        functional=_normalise(functional or "unknown"),
+        functional=normalise_functional(functional or "unknown"),
         valence=None if valence is None else float(valence.replace("D", "E").replace("d", "e")),
         md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
         sha256=hashlib.sha256(data).hexdigest(),
@@ -87,7 +87,7 @@ def _first(text: str, *patterns: str) -> str | None:
     return None
 
 
-def _normalise(words: str) -> str:
+def normalise_functional(words: str) -> str:
     """One name for the spellings of a functional (``SLA PW PBX PBC`` and ``SLA PW PBE PBE`` are PBE)."""
     tokens = words.upper().replace("+", " ").replace("-", " ").split()
     # version 1 of the format repeats the short name after the four components

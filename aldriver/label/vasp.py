@@ -1,61 +1,161 @@
-"""VaspLabeler: says in plain words what a VASP set-up lacks here. It runs nothing: each label is a reason."""
+"""VaspLabeler: DFT labels by VASP, each run by custodian in a process group of its own.
+
+Owns the order of events: inputs, run, retry, verdict, provenance. The inputs are ``vasp_input.py``, the run itself
+``vasp_run.py``, the files it leaves ``vasp_output.py``, processes ``process.py``.
+"""
 
 from __future__ import annotations
 
+import errno
+import gzip
+import hashlib
 import os
+import platform
 import shlex
 import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from ase import Atoms
 
-from aldriver.core.errors import InputError
+from aldriver import __version__
+from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.frames import frame_hash
 from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.recipe_label import Vasp
-from aldriver.label.base import Label, Labeler, LabelSpec
-
-_NOT_RUN = (
-    "this version of aldriver checks a VASP set-up but does not run VASP; use label.engine espresso or calculator"
+from aldriver.core.records import dumps, read_json
+from aldriver.core.store import sha256_file
+from aldriver.label import vasp_run
+from aldriver.label.base import Label, Labeler, LabelSpec, Status
+from aldriver.label.found import FoundLabel
+from aldriver.label.process import RunResult, child_environment, run_process
+from aldriver.label.spin import with_start
+from aldriver.label.vasp_input import (
+    Inputs,
+    drift,
+    find_potcar,
+    functional_name,
+    numbers,
+    same_structure,
+    vasp_inputs,
+    write_inputs,
 )
+from aldriver.label.vasp_output import read_vasp
+from aldriver.label.vasp_run import ANSWER, ORIGINAL, REQUEST
+from aldriver.label.vasprun import read_vasprun
+
+STAND_IN = "vasp_standin"
+_MAGNETIC = ("Cr", "Mn", "Fe", "Co", "Ni")
+_RESULTS = ("vasprun.xml", "OUTCAR", "OSZICAR", "CONTCAR", "vasp.out", "std_err.txt", ANSWER)
+_SCRATCH = ("WAVECAR", "CHG*", "PROCAR", "DOSCAR", "EIGENVAL", "IBZKPT", "PCDAT", "XDATCAR", "REPORT", "LOCPOT",
+            "POTCAR", "vaspout.h5", "error.*.tar.gz", "*.orig", "custodian.json", REQUEST, ORIGINAL)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How an attempt ended, and whether the same input deserves another."""
+
+    status: Status
+    reason: str = ""
+    retry: bool = False
 
 
 def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -> tuple[VaspLabeler, LabelSpec]:
-    """Labeler and spec of a recipe's label block."""
-    if settings.vasp is None:
+    """Labeler and spec of a recipe's label block; the spec holds the hashes of the POTCARs where they are here."""
+    v = settings.vasp
+    if v is None:
         raise InputError("label.engine 'vasp' needs the block label.vasp")
-    spec = LabelSpec.of(settings, "VASP", settings.vasp.model_dump(mode="json", exclude={"command"}))
-    return VaspLabeler(settings.vasp, spec, elements=elements), spec
+    grid = "x".join(str(k) for k in v.kpoints) if v.kpoints else f"spacing {v.kspacing_per_A:g} 1/Å"
+    spin = ", spin-polarised" if v.spin else ""
+    method = f"{functional_name(v)}, PAW {v.encut_eV:g} eV, k-grid {grid}{spin}"
+    decides = numbers(v)
+    if is_stand_in(v.command):
+        words = shlex.split(v.command)
+        arguments = words[next(i for i, w in enumerate(words) if STAND_IN in w) + 1 :]
+        method, decides["stand_in"] = f"stand-in for VASP, not DFT ({method})", arguments
+    spec = LabelSpec.of(settings, method, decides, max_scf_steps=v.max_scf_steps, corrections=v.corrections)
+    return VaspLabeler(v, spec, elements=elements, threads=threads), spec
+
+
+def is_stand_in(command: str) -> bool:
+    """Whether a command line runs the stand-in of ``aldriver.testing.vasp_standin`` instead of VASP."""
+    return STAND_IN in command
 
 
 class VaspLabeler(Labeler):
-    """Checks for the binary and the POTCAR files of `elements`."""
+    """Single-point energy, forces, stress and moments by VASP.
 
-    def __init__(self, settings: Vasp, spec: LabelSpec, *, elements: tuple[str, ...]) -> None:
+    An electronic loop that does not converge is tried again by custodian with other algorithms (``corrections`` in the
+    provenance). A crash, or a missing or damaged output, is tried again with the same input, `spec.retries` times. A
+    run past ``spec.timeout_s`` and one that writes nothing for ``silence_s`` are ended and not tried again.
+
+    Parameters
+    ----------
+    settings
+        The recipe's block.
+    spec
+        From ``make_labeler``.
+    elements
+        Those that must have a POTCAR.
+    threads
+        OpenMP threads of VASP.
+    """
+
+    def __init__(self, settings: Vasp, spec: LabelSpec, *, elements: tuple[str, ...] = (), threads: int = 1) -> None:
         super().__init__()
-        self.settings, self.spec, self.elements = settings, spec, elements
+        self.settings, self.spec, self.elements, self.threads = settings, spec, elements, threads
+        self.stand_in = is_stand_in(settings.command)
+
+    def with_start(self, moments: Mapping[str, float]) -> VaspLabeler | None:
+        """The same from other starting moments (µB by element); None without spin."""
+        settings = with_start(self.settings, moments)
+        if settings is None:
+            return None
+        other = VaspLabeler(settings, self.spec, elements=self.elements, threads=self.threads)
+        other._cancel = self._cancel
+        return other
 
     @property
     def code_id(self) -> str:
-        """Fixed: no VASP label has a value."""
-        return "vasp:not-run"
+        """The version the recipe names, else a hash of the binary; a fixed text when it is absent."""
+        if self.stand_in:
+            return f"vasp:stand-in-{hashlib.sha256(self.settings.command.encode()).hexdigest()[:16]}"
+        if self.settings.version is not None:
+            return f"vasp:{self.settings.version}"
+        binary = self._binary()
+        return "vasp:absent" if binary is None else f"vasp:{_sha256(binary)[:16]}"
+
+    def _binary(self) -> Path | None:
+        found = shutil.which(_programs(self.settings.command)[-1])
+        return None if found is None else Path(found).resolve()
 
     def preflight(self) -> list[str]:
-        """Missing launcher or binary, POTCAR folder, POTCAR files, and that VASP is not run yet."""
+        """Missing custodian, launcher or binary, POTCAR folder, POTCAR files."""
         problems = []
+        if find_spec("custodian") is None:
+            problems.append("custodian, which runs VASP, is not installed: pip install 'aldriver[vasp]'")
         for program in _programs(self.settings.command):
             if shutil.which(program) is None:
                 problems.append(
                     f"'{program}' was not found on PATH: VASP is licensed software; load your cluster's module for it "
                     "or set label.vasp.command"
                 )
-        return [*problems, *self._potcar_problems(), _NOT_RUN]
+        return problems if self.stand_in else [*problems, *self._potcar_problems()]
 
     def _potcar_problems(self) -> list[str]:
-        unnamed = [e for e in self.elements if e not in self.settings.potcars]
+        named = self.settings.potcars
         problems = [
             f"label.vasp.potcars names no POTCAR for {e}: add for example '{e}: {e}' (the choice decides the number of "
             "valence electrons)"
-            for e in unnamed
+            for e in self.elements
+            if e not in named
         ]
         root = os.environ.get("PMG_VASP_PSP_DIR")
         if not root:
@@ -66,23 +166,276 @@ class VaspLabeler(Labeler):
         elif not Path(root).is_dir():
             problems.append(f"PMG_VASP_PSP_DIR is {root}, which is not a folder")
         else:
-            for element in self.elements:
-                symbol = self.settings.potcars.get(element)
-                if symbol is not None and not _has_potcar(Path(root), symbol):
-                    problems.append(f"no POTCAR '{symbol}' for {element} in {root} (PMG_VASP_PSP_DIR)")
+            for element in (e for e in self.elements if e in named):
+                if find_potcar(named[element], self.settings.potcar_functional) is None:
+                    problems.append(f"no POTCAR '{named[element]}' for {element} in {root} (PMG_VASP_PSP_DIR)")
         return problems
 
+    def warnings(self) -> list[str]:
+        """Magnetic elements without spin, and the stand-in."""
+        found = []
+        magnetic = [e for e in self.elements if e in _MAGNETIC]
+        if magnetic and not self.settings.spin:
+            names = ", ".join(magnetic)
+            found.append(f"{names}: labelled without spin, which is wrong for magnetic metals; set label.vasp.spin")
+        if self.stand_in:
+            found.append("label.vasp.command runs the stand-in, not VASP: its labels are no DFT and say so")
+        return found
+
     def label(self, frame: Atoms, workdir: Path) -> Label:
-        """A failed label with what is missing."""
-        return Label(status="failed", reason=f"vasp is not available: {'; '.join(self.preflight())}")
+        """Run VASP on one frame; whatever happens is in the label."""
+        start, cpu, workdir = time.monotonic(), time.process_time(), Path(workdir)
+        problem = self._frame_problem(frame)
+        if problem:
+            return Label(status="failed", reason=problem)
+        try:
+            inputs = vasp_inputs(frame, self.settings)
+            comment = f"{frame.get_chemical_formula()} {frame.info.get('frame_id') or frame_hash(frame)}"
+            potcars = write_inputs(workdir, inputs, self.settings, comment=comment, potcars=not self.stand_in)
+        except AldriverError as error:
+            return Label(status="rejected", reason=str(error))
+        attempts: list[dict[str, Any]] = []
+        for attempt in range(1, self.spec.retries + 2):
+            runs, answer, found, ending = self._attempt(workdir, inputs)
+            seconds, child_cpu = sum(r.seconds for r in runs), sum(r.cpu_s for r in runs)
+            attempts.append({"ending": ending.status, "reason": ending.reason, "seconds": seconds, "cpu_s": child_cpu})
+            if not ending.retry or attempt > self.spec.retries:
+                break
+            _clear(workdir, inputs)
+            self._cancel.wait(min(0.1 * 2**attempt, 5.0))  # what made it crash may need a moment to pass
+        reason = ending.reason
+        if ending.retry and len(attempts) > 1:
+            reason += f" ({len(attempts)} attempts with the same input)"
+        provenance = self._provenance(inputs, potcars, found, answer, attempts)
+        _tidy(workdir)
+        label = _in_order(found, inputs) if ending.status == "ok" and found else Label(status="failed", reason="-")
+        return replace(
+            label,
+            status=ending.status,
+            reason=reason,
+            provenance=provenance,
+            seconds=time.monotonic() - start,
+            cpu_s=sum(a["cpu_s"] for a in attempts) + time.process_time() - cpu,
+        )
+
+    def _frame_problem(self, frame: Atoms) -> str:
+        if len(frame) == 0:
+            return "the frame has no atoms"
+        if frame.cell.rank < 3 or not frame.pbc.all():
+            return "VASP needs a cell that is periodic in three dimensions"
+        if not np.isfinite(frame.positions).all() or not np.isfinite(np.asarray(frame.cell)).all():
+            return "positions or cell are not finite numbers"
+        problems = self.preflight()
+        if problems:
+            return f"vasp is not available: {'; '.join(problems)}"
+        missing = sorted(set(frame.get_chemical_symbols()) - set(self.settings.potcars))
+        if missing and not self.stand_in:
+            return f"no POTCAR for {', '.join(missing)} in label.vasp.potcars"
+        return ""
+
+    def _attempt(
+        self, workdir: Path, inputs: Inputs
+    ) -> tuple[list[RunResult], dict[str, Any], FoundLabel | None, _Ending]:
+        """Run VASP; a run that ended badly before custodian looked at it is handed over to its handlers."""
+        run, answer = self._run(workdir, self.spec.timeout_s)
+        found = _read(workdir)
+        ending = self._ending(run, answer, found, workdir, inputs)
+        mendable = ending.status == "unconverged" or ending.retry
+        if not mendable or not answer or answer["corrections"] or self.settings.corrections == 0:
+            return [run], answer, found, ending
+        more, answer = self._run(workdir, max(1.0, self.spec.timeout_s - run.seconds), resume=True)
+        if more.outcome == "done" and not answer.get("corrections"):
+            return [run, more], answer, found, ending  # the handlers know nothing either
+        found = _read(workdir)
+        return [run, more], answer, found, self._ending(more, answer, found, workdir, inputs)
+
+    def _run(self, workdir: Path, timeout_s: float, *, resume: bool = False) -> tuple[RunResult, dict[str, Any]]:
+        v = self.settings
+        (workdir / ANSWER).unlink(missing_ok=True)
+        request = {"command": shlex.split(v.command), "silence_s": v.silence_s, "corrections": v.corrections}
+        (workdir / REQUEST).write_text(dumps({**request, "resume": resume}))
+        environment = child_environment(threads=self.threads)
+        # the runner imports the same aldriver, from wherever this one was imported
+        package = str(Path(__file__).resolve().parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
+        run = run_process(
+            [sys.executable, "-P", vasp_run.__file__],  # as a file: `-m` would load the whole package first
+            cwd=workdir,
+            stdout=workdir / "runner.out",
+            stderr=workdir / "runner.err",
+            timeout_s=timeout_s,
+            env=environment,
+            cancel=self._cancel,
+        )
+        if "No space left on device" in _text(workdir / "std_err.txt") + _text(workdir / "runner.err"):
+            raise OSError(errno.ENOSPC, "VASP found no space left on the disk")
+        return run, read_json(workdir / ANSWER) if (workdir / ANSWER).exists() else {}
+
+    def _ending(
+        self, run: RunResult, answer: dict[str, Any], found: FoundLabel | None, workdir: Path, inputs: Inputs
+    ) -> _Ending:
+        if run.outcome == "cancelled":
+            return _Ending("cancelled", "cancelled")
+        if run.outcome == "timeout":
+            return _Ending("timeout", f"VASP was {run.message} (label.timeout_s {self.spec.timeout_s:g})")
+        if run.outcome == "missing":
+            return _Ending("failed", run.message)
+        ending, message, words = answer.get("ending"), answer.get("message", ""), _last_words(workdir)
+        if ending is None:
+            return _Ending("failed", f"custodian ended without an answer ({run.message}){words}", retry=True)
+        if ending == "drift":
+            return _Ending("rejected", f"a correction changed the settings of the label: {message}")
+        if ending == "silent":
+            wait = f"{self.settings.silence_s:g} s (label.vasp.silence_s)"
+            return _Ending("timeout", f"VASP hung: it wrote nothing for {wait}")
+        if ending == "unconverged" or (found is not None and found.label.status == "unconverged"):
+            return _Ending("unconverged", _unconverged(found, answer))
+        # custodian also gives up on messages that did no harm: what is finished and converged is not lost to them
+        if ending == "gave up" and (found is None or not found.label.ok):
+            return _Ending("failed", f"VASP met an error that no allowed correction mends: {message}{words}")
+        if ending == "crashed":
+            return _Ending("failed", f"VASP crashed ({message}){words}", retry=True)
+        if found is None or not found.label.ok:
+            reason = "there is no output of VASP" if found is None else found.label.reason
+            rejected = found is not None and found.label.status == "rejected"
+            return _Ending("rejected" if rejected else "failed", f"{reason}{words}", retry=not rejected)
+        problem = self._foreign(found, workdir, inputs)
+        return _Ending("rejected", problem) if problem else _Ending("ok")
+
+    def _foreign(self, found: FoundLabel, workdir: Path, inputs: Inputs) -> str:
+        """Whether VASP computed something else than it was asked to."""
+        if found.source.endswith("#step 1"):
+            return "the output holds several ionic steps; a label is a single one"
+        if bool(found.settings.get("stand_in")) != self.stand_in:
+            real, named = ("the stand-in", "VASP") if not self.stand_in else ("VASP", "the stand-in")
+            return f"the output was written by {real}, but label.vasp.command is taken for {named}"
+        wanted, used = self.settings.version, str(found.settings.get("version") or "")
+        if wanted is not None and not used.startswith(wanted):
+            return f"VASP {used} computed it, the recipe says {wanted} (label.vasp.version)"
+        if not same_structure(found.frame, inputs.atoms):
+            return "the structure in vasprun.xml is not the frame (order of the atoms, positions or cell)"
+        xml = read_vasprun(workdir / "vasprun.xml")
+        if xml.kpoints != inputs.grid:
+            return f"VASP used the k-grid {xml.kpoints}, {inputs.grid} was asked for"
+        used_tags = {**xml.incar, **({"ENCUT": xml.parameters["ENMAX"]} if "ENMAX" in xml.parameters else {})}
+        used_tags |= {t: xml.parameters[t] for t in ("ISMEAR", "SIGMA", "EDIFF", "ISPIN", "NSW") if t in xml.parameters}
+        changed = drift(inputs.incar, used_tags, subset=True)
+        return f"VASP used other settings than it was given: {changed}" if changed else ""
+
+    def _provenance(
+        self,
+        inputs: Inputs,
+        potcars: dict[str, Any],
+        found: FoundLabel | None,
+        answer: dict[str, Any],
+        attempts: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        read = dict(found.label.provenance) if found is not None else {}
+        binary = self._binary()
+        return {
+            "code": "VASP stand-in" if self.stand_in else "VASP",
+            "version": None,
+            **read,
+            "stand_in": self.stand_in,
+            **({"note": "made by the stand-in, not by VASP: no DFT"} if self.stand_in else {}),
+            "command": self.settings.command,
+            "binary": None if binary is None else str(binary),
+            "binary_sha256": None if binary is None else _sha256(binary),
+            "potcars": potcars,
+            "incar": dict(inputs.incar),
+            "kpoints": list(inputs.grid),
+            "cutoff": self.settings.encut_eV,
+            "smearing": f"{self.settings.smearing} {self.settings.sigma_eV:g} eV",
+            "starting_moments": inputs.incar.get("MAGMOM"),
+            "energy_is": "E(sigma->0)",
+            "corrections": answer.get("corrections", []),
+            "retries": len(attempts) - 1,
+            "attempts": attempts,
+            "wall_s": sum(a["seconds"] for a in attempts),
+            "engine_cpu_s": sum(a["cpu_s"] for a in attempts),
+            "threads": self.threads,
+            "machine": platform.machine(),
+            "aldriver": __version__,
+        }
+
+
+def _read(workdir: Path) -> FoundLabel | None:
+    """The label in a folder: of several ionic steps the last one; None when VASP wrote no vasprun.xml."""
+    if not (workdir / "vasprun.xml").exists():
+        return None
+    found = read_vasp(workdir)
+    if not (workdir / "OUTCAR").exists():
+        label = replace(found[-1].label, status="failed", reason="there is no OUTCAR")
+        return replace(found[-1], label=label)
+    return found[-1]
+
+
+def _in_order(found: FoundLabel, inputs: Inputs) -> Label:
+    """The label with forces and moments in the order of the frame."""
+    label = found.label
+    assert label.forces is not None
+    moments = None if label.magmoms is None else inputs.back(label.magmoms)
+    return replace(label, forces=inputs.back(label.forces), magmoms=moments)
+
+
+def _unconverged(found: FoundLabel | None, answer: dict[str, Any]) -> str:
+    reason = "the electronic loop did not converge"
+    if found is not None and found.label.status == "unconverged":
+        reason = found.label.reason
+    tags = [tag for c in answer.get("corrections", []) for a in c["actions"] for tag in _set_tags(a)]
+    return f"{reason}, also after {'; '.join(tags)}" if tags else reason
+
+
+def _set_tags(action: dict[str, Any]) -> list[str]:
+    changed = action.get("action", {}).get("_set", {})
+    return [" ".join(f"{k}={v}" for k, v in changed.items())] if changed else []
+
+
+def _clear(workdir: Path, inputs: Inputs) -> None:
+    """Remove what an attempt left, and put back the INCAR it may have changed."""
+    from pymatgen.io.vasp.inputs import Incar
+
+    for name in _RESULTS:
+        (workdir / name).unlink(missing_ok=True)
+    Incar(dict(inputs.incar)).write_file(str(workdir / "INCAR"))
+
+
+def _tidy(workdir: Path) -> None:
+    """Pack the results; remove scratch files, and the POTCAR, which is licensed (POTCAR.spec names it)."""
+    for pattern in _SCRATCH:
+        for path in workdir.glob(pattern):
+            path.unlink()
+    for name in ("vasprun.xml", "OUTCAR"):
+        path = workdir / name
+        if path.exists():
+            with path.open("rb") as plain, gzip.open(workdir / f"{name}.gz", "wb", compresslevel=6) as packed:
+                shutil.copyfileobj(plain, packed)
+            path.unlink()
 
 
 def _programs(command: str) -> list[str]:
     """Launcher and VASP binary of a command line, e.g. ``mpirun -np 4 vasp_std``."""
     tokens = shlex.split(command) or ["vasp_std"]
+    if is_stand_in(command):
+        return tokens[:1]
     return list(dict.fromkeys([tokens[0], *(t for t in tokens if "vasp" in Path(t).name)]))
 
 
-def _has_potcar(root: Path, symbol: str) -> bool:
-    names = (f"POTCAR.{symbol}", f"POTCAR.{symbol}.gz", f"{symbol}/POTCAR", f"{symbol}/POTCAR.gz")
-    return any((folder / name).is_file() for folder in (root, *root.glob("*/")) for name in names)
+def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _sha256_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=16)
+def _sha256_of(path: Path, _mtime_ns: int, _size: int) -> str:
+    return sha256_file(path)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _last_words(workdir: Path) -> str:
+    words = _text(workdir / "std_err.txt") or _text(workdir / "runner.err")
+    lines = [line.strip() for line in words.splitlines() if line.strip(" -\t")]
+    return f": {lines[-1][:200]}" if lines else ""

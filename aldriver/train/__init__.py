@@ -153,7 +153,8 @@ def _train_here(
 
     started, cpu = time.perf_counter(), time.process_time()
     prepare.refuse_mixed_devices(start, foundation)
-    train_frames, valid_frames = (prepare.on_scale_of(start, side) for side in (train_frames, valid_frames))
+    scaled = prepare.on_scale_of(start, [*train_frames, *valid_frames])  # together: all are corrected, or none
+    train_frames, valid_frames = scaled[: len(train_frames)], scaled[len(train_frames) :]
     adapter = prepare.adapter_for(start, settings, [*train_frames, *valid_frames], seed=seed)
     shifts = prepare.energy_shifts(adapter, start, train_frames, settings)
     shift = shifts[""]

@@ -55,7 +55,8 @@ def train_delta(
     prepare.check_sides(train_frames, valid_frames)
     foundation = start if foundation is None else foundation
     base = start.base if isinstance(start, DeltaPotential) else start
-    train_frames, valid_frames = (prepare.on_scale_of(base, side) for side in (train_frames, valid_frames))
+    scaled = prepare.on_scale_of(base, [*train_frames, *valid_frames])  # together: all are corrected, or none
+    train_frames, valid_frames = scaled[: len(train_frames)], scaled[len(train_frames) :]
     shift = energy_shift(train_frames, base, settings)
     missing = residual_frames(base, train_frames, shift)
     unseen = residual_frames(base, valid_frames, shift)

@@ -140,8 +140,13 @@ def reference_energy(atoms: Atoms, potential: Potential) -> float:
     InputError
         When the frame has no finite energy.
     """
+    return energy_for_family(atoms, getattr(potential, "family", ""))
+
+
+def energy_for_family(atoms: Atoms, family: str) -> float:
+    """As :func:`reference_energy`, for a family by name."""
     energy = label_of(atoms, "energy")
-    if getattr(potential, "family", "") == "chgnet":
+    if family == "chgnet":
         energy = atoms.info.get("energy_corrected", energy)
     if energy is None or not np.isfinite(energy):
         raise InputError(f"{atoms.get_chemical_formula()} ({atoms.info.get('frame_id', 'no id')}) has no finite energy")

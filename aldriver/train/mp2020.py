@@ -7,6 +7,7 @@ pseudopotentials and U values, and for nothing else.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,10 +59,52 @@ def mp2020_correction(atoms: Atoms, parameters: Mapping[str, Any]) -> float:
             adjustments = MaterialsProject2020Compatibility(check_potcar=False).get_adjustments(entry)
     except CompatibilityError as error:
         raise InputError(
-            f"{what}: no MP2020 correction for this label ({error}); label it with the Materials Project's settings, "
-            "or leave the energies as they are"
+            f"{what}: no MP2020 correction for this label ({_in_short(error)}); label it with the Materials "
+            "Project's settings, or leave the energies as they are"
         ) from error
     return float(sum(adjustment.value for adjustment in adjustments))
+
+
+def _in_short(error: Exception) -> str:
+    """What pymatgen says, without the cell that it prints after ``for``."""
+    return str(error).partition(" for {")[0][:200]
+
+
+def parameters_of(level: str) -> dict[str, Any] | None:
+    """Run type and U of a level of theory as labels state it (``info['level']``); None unless VASP's PBE or PBE+U.
+
+    Examples
+    --------
+    >>> parameters_of("vasp: PBE+U (Fe 5.3), PAW 520 eV, k-grid 2x2x2 (0badcafe)")
+    {'run_type': 'PBE+U', 'hubbards': {'Fe': 5.3}}
+    >>> parameters_of("espresso: PBE, plane waves 30 Ry, k-grid 2x2x2 (0badcafe)")
+    """
+    match = re.match(r"vasp: (PBE(?:\+U)?)(?: \(([^)]*)\))?,", level)
+    if match is None:
+        return None
+    hubbards = {e: float(u) for e, u in re.findall(r"([A-Z][a-z]?) (\d+(?:\.\d+)?)", match.group(2) or "")}
+    return {"run_type": match.group(1), "hubbards": hubbards}
+
+
+def on_scale_of_family(frames: Sequence[Atoms], family: str) -> list[Atoms]:
+    """The frames as a family of potentials learns them: for CHGNet, labels of VASP's PBE and PBE+U are corrected.
+
+    All of them or none: where one cannot be (its U is not the Materials Project's), they stay as computed, because a
+    set that is half corrected has steps in its energies. Labels of other codes and levels are never corrected.
+    """
+    frames = list(frames)
+    todo = {i: p for i, a in enumerate(frames) if (p := _to_correct(a, family)) is not None}
+    try:
+        corrected = {i: with_corrected_energies([frames[i]], p)[0] for i, p in todo.items()}
+    except InputError:
+        return frames
+    return [corrected.get(i, atoms) for i, atoms in enumerate(frames)]
+
+
+def _to_correct(atoms: Atoms, family: str) -> dict[str, Any] | None:
+    if family != "chgnet" or "energy_corrected" in atoms.info or label_of(atoms, "energy") is None:
+        return None
+    return parameters_of(str(atoms.info.get("level", "")))
 
 
 def with_corrected_energies(frames: Sequence[Atoms], parameters: Mapping[str, Any]) -> list[Atoms]:

@@ -13,7 +13,8 @@ from aldriver.core.errors import InputError
 from aldriver.core.frames import frame_hash, label_of
 from aldriver.core.records import dumps
 from aldriver.train.base import TrainAdapter, make_adapter
-from aldriver.train.energies import energy_shift, reference_energy, refuse_mixed_levels
+from aldriver.train.energies import energy_for_family, energy_shift, refuse_mixed_levels
+from aldriver.train.mp2020 import on_scale_of_family
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -46,9 +47,14 @@ def elements_of(frames: Sequence[Atoms]) -> set[str]:
 
 def on_scale_of(potential: Potential, frames: Sequence[Atoms]) -> list[Atoms]:
     """The frames with the energies this potential is to be compared with (``energies.reference_energy``)."""
+    return on_scale(frames, getattr(potential, "family", ""))
+
+
+def on_scale(frames: Sequence[Atoms], family: str) -> list[Atoms]:
+    """The frames with the energies a family of potentials learns: corrected ones for CHGNet (``mp2020.py``)."""
     scaled = []
-    for atoms in frames:
-        energy = reference_energy(atoms, potential)
+    for atoms in on_scale_of_family(frames, family):
+        energy = energy_for_family(atoms, family)
         if energy != label_of(atoms, "energy"):
             labels, atoms = atoms.calc.results, atoms.copy()
             atoms.calc = SinglePointCalculator(atoms, **labels | {"energy": energy})

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from aldriver.core.errors import AldriverError, CampaignBusyError
 from aldriver.core.records import dumps
 from aldriver.core.store import MANIFEST, atomic_write, is_published, remove_leftovers
+from aldriver.workflow import interrupt
 from aldriver.workflow.campaign import CANCEL_FILE, Campaign, lock, open_campaign
 from aldriver.workflow.environments import elsewhere
 from aldriver.workflow.launchpad import PING_SECONDS, prepare_fireworks, session
@@ -257,7 +258,8 @@ def work(
     root
         Only this campaign's tasks; default: any campaign's.
     category
-        Only tasks of this FireWorks category; default: all this Python has the packages for.
+        Only tasks of this FireWorks category; default: all this Python has the packages for, except what goes to a
+        queue (``resources.queue``).
     max_tasks
         Stop after so many; 0: no limit.
     wait
@@ -280,8 +282,9 @@ def work_loop(
     category: str | None = None,
     max_tasks: int = 0,
     wait: bool = False,
+    task: int | None = None,
 ) -> int:
-    """See :func:`work`. SIGUSR1 ends it after the task in progress."""
+    """See :func:`work`. SIGUSR1 ends it after the task in progress; `task` is the only one to do."""
     prepare_fireworks()
     from fireworks import FWorker
     from fireworks.core.rocket_launcher import launch_rocket
@@ -289,11 +292,17 @@ def work_loop(
     draining: list[int] = []
     previous = signal.signal(signal.SIGUSR1, lambda signum, _: draining.append(signum))
     query: dict[str, Any] = {"spec.campaign": campaign.id if campaign else {"$exists": True}}
-    mine = query if category else query | {"spec._category": {"$nin": elsewhere()}}
+    mine = query if category else query | {"spec._category": {"$nin": elsewhere()}, "spec.queued": {"$ne": True}}
     worker = FWorker(f"{WORKER} {socket.gethostname()} {os.getpid()}", category=category or "", query=mine)
     done, idle = 0, 0.0
     try:
-        while not draining and not (campaign and campaign.cancelled) and not (max_tasks and done >= max_tasks):
+        if task is not None:
+            return int(launch_rocket(launchpad, worker, fw_id=task, strm_lvl="CRITICAL"))
+        while (
+            not (draining or interrupt.pending())
+            and not (campaign and campaign.cancelled)
+            and not (max_tasks and done >= max_tasks)
+        ):
             if launchpad.run_exists(worker) and launch_rocket(launchpad, worker, strm_lvl="CRITICAL"):
                 done, idle = done + 1, 0.0
                 continue
@@ -308,6 +317,7 @@ def work_loop(
         for thread in threading.enumerate():  # FireWorks' heartbeats ping once more after their task has ended
             if "ping_launch" in thread.name:
                 thread.join(5.0)
+        interrupt.obey()
     return done
 
 

@@ -19,6 +19,8 @@ GROUPS = {"reference": "benchmark", "baseline": "train"}
 """Stages that run where another one's category runs."""
 POTENTIAL = frozenset({"baseline", "explore", "select", "train", "benchmark"})
 """Stages that evaluate or train the campaign's potential."""
+DFT = "dft"
+"""Category of the labels once ``resources.queue`` says what its jobs ask for."""
 REFERENCE = frozenset({"reference", "label"})
 """Stages that evaluate the reference, which may be a potential too."""
 
@@ -29,6 +31,8 @@ def category_of(recipe: Recipe, stage: str) -> str | None:
     named = categories.get(GROUPS.get(stage, stage))
     if named is not None:
         return named
+    if stage == "label" and DFT in recipe.resources.queue:
+        return DFT
     family = ""
     if stage in POTENTIAL:
         family = family_of(recipe.potential)

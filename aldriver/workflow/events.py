@@ -16,6 +16,7 @@ class EventPump:
 
     def __init__(self, campaign: Campaign, on_event: Callable[[dict[str, Any]], None] | None) -> None:
         self.campaign, self.on_event = campaign, on_event
+        self._said: set[str] = set()
         path = campaign.ledger.path
         self._offset = path.stat().st_size if path.exists() else 0
 
@@ -25,8 +26,11 @@ class EventPump:
             self._emit(entry)
         self._emit({"event": "progress", "running": [] if final else running(self.campaign.root)})
 
-    def warn(self, message: str) -> None:
-        """Tell the watcher of something that went wrong and is being dealt with."""
+    def warn(self, message: str, *, once: bool = False) -> None:
+        """Tell the watcher of something that went wrong and is being dealt with; `once`: not again in these words."""
+        if once and message in self._said:
+            return
+        self._said.add(message)
         self._emit({"event": "warning", "message": message})
 
     def _emit(self, event: dict[str, Any]) -> None:

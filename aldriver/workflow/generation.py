@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aldriver.core.store import is_published
 from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.environments import category_of
+from aldriver.workflow.packs import packs, unlabelled
 
 if TYPE_CHECKING:
     from fireworks import Firework, LaunchPad, Workflow
@@ -47,19 +48,30 @@ def generation_workflow(campaign: Campaign, generation: int) -> Workflow:
 
 
 def labels_workflow(campaign: Campaign, generation: int, *, attempt: int = 1) -> Workflow | None:
-    """The detour of a selection: a task per frame without a label, then the join; None once they are collected."""
+    """The detour of a selection: tasks for the frames without a label, then the join; None once they are collected.
+
+    A task labels ``label.pack`` frames.
+    """
     from fireworks import Workflow
 
     if campaign.is_published(generation, "label"):
         return None
     from aldriver.workflow.stage_select import selected_frames
 
-    noted = {e.get("index") for e in campaign.ledger.find("label", generation=generation)}
-    missing = [i for i in range(len(selected_frames(campaign, generation))) if i not in noted]
-    labels = [_firework(campaign, "label", generation, i, []) for i in missing]
+    missing = unlabelled(campaign, generation, range(len(selected_frames(campaign, generation))))
+    labels = [_labels(campaign, generation, some) for some in packs(missing, campaign.recipe.label.pack)]
     collect = _firework(campaign, "collect", generation, None, labels)
     collect.spec["attempt"] = attempt
     return Workflow([*labels, collect], name=f"{campaign.name} generation {generation} labels")
+
+
+def pack_workflow(campaign: Campaign, generation: int, indices: Sequence[int], *, interruptions: int = 0) -> Workflow:
+    """The detour of an interrupted task: another one for the frames it left."""
+    from fireworks import Workflow
+
+    again = _labels(campaign, generation, indices)
+    again.spec["interruptions"] = interruptions
+    return Workflow([again], name=f"{campaign.name} generation {generation} labels")
 
 
 def ensure_generation(launchpad: LaunchPad, campaign: Campaign, generation: int) -> bool:
@@ -131,15 +143,28 @@ def _firework(campaign: Campaign, stage: str, generation: int, index: int | None
     return Firework([task], spec=spec, name=f"g{generation:03d} {name}", parents=list(parents) or None)
 
 
+def _labels(campaign: Campaign, generation: int, indices: Sequence[int]) -> Firework:
+    """A task that labels the selected frames at `indices`."""
+    firework = _firework(campaign, "label", generation, indices[0], [])
+    if len(indices) > 1:
+        firework.spec["indices"] = list(indices)
+        firework.name += f" to {indices[-1]:03d}"
+    return firework
+
+
 def _placement(campaign: Campaign, stage: str) -> dict[str, Any]:
-    """``_category`` and ``_queueadapter`` of a stage, as the recipe asks for or the potential's packages need."""
+    """``_category`` and ``_queueadapter`` of a stage, as the recipe asks for or the potential's packages need.
+
+    ``queued`` marks what goes to a queue: workers beside it leave these tasks alone.
+    """
     resources = campaign.recipe.resources
     category = category_of(campaign.recipe, stage)
     if category is None:
         return {}
     minutes = int(resources.walltime_s // 60)
     queue = {"walltime": f"{minutes // 60:02d}:{minutes % 60:02d}:00", "job_name": f"{campaign.name}-{stage}"[:20]}
-    return {"_category": category, "_queueadapter": queue | resources.queue.get(category, {})}
+    placed: dict[str, Any] = {"_category": category, "_queueadapter": queue | resources.queue.get(category, {})}
+    return placed | {"queued": True} if category in resources.queue else placed
 
 
 @contextmanager

@@ -37,6 +37,8 @@ OTHERS_S = 10.0
 """How long workers that seem to be at work are given to end before this run works along with them."""
 PATIENCE_S = 120.0
 """How long an unreachable launchpad is waited for."""
+SUBMIT_S = 15.0
+"""How often the queue is looked at."""
 MAX_REPAIRS = 3
 """Repairs in a row without anything published in between; then the cause is not chance."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -121,6 +123,7 @@ class _Supervisor:
     repaired_at: int = -1
     idle_looks: int = 0
     lost_looks: int = 0
+    submitted: float = -SUBMIT_S
     began: float = field(default_factory=time.time)
     deaths: dict[tuple[str, int, int], int] = field(default_factory=dict)
 
@@ -248,6 +251,7 @@ class _Supervisor:
         assert self.launchpad is not None
         query = {"spec.campaign": self.campaign.id, "state": {"$in": ["READY", "RESERVED", "RUNNING"]}}
         try:
+            self._submit()
             active = self.launchpad.fireworks.count_documents(query, limit=1)
             # between a task and what follows from it there is a moment with nothing to do
             self.idle_looks = 0 if active else self.idle_looks + 1
@@ -269,6 +273,26 @@ class _Supervisor:
                 return "failed", str(error)
             return None
         return ("failed", reason) if reason else self._repair("nothing is left to do though the campaign has not ended")
+
+    def _submit(self) -> None:
+        """Submit jobs for the tasks that go to a queue; trouble with it is said once and tried again."""
+        now = time.monotonic()
+        if not self.campaign.recipe.resources.queue or now - self.submitted < SUBMIT_S:
+            return
+        self.submitted = now
+        from aldriver.workflow import cluster
+
+        assert self.launchpad is not None
+        try:
+            jobs = cluster.keep_queued(self.launchpad, self.campaign, launchpad_file=self.launchpad_file)
+        except AldriverError as error:
+            self.events.warn(f"tasks wait for the queue: {error}", once=True)
+            return
+        problem = cluster.out_of_reach(self.launchpad_file) if jobs["jobs"] else ""
+        if problem:
+            self.events.warn(problem, once=True)
+        for name in jobs["recovered"]:
+            self.events.warn(f"the job of a task is gone, it gets another: {name}")
 
     def _end_overdue(self) -> None:
         """A stage that takes longer than the recipe's walltime hangs: its process is ended."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from aldriver.core.records import dumps
-from aldriver.core.store import is_published
+from aldriver.workflow import interrupt
 from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.progress import Progress
 from aldriver.workflow.stage_select import selected_frames
 from aldriver.workflow.stages import publishing, threads
+from aldriver.workflow.storing import labelled_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from aldriver.label import Label, Labeler, LabelSpec
+    from aldriver.label import Label, Labeler, LabelLimits, LabelSpec
 
 
 def label_stage(campaign: Campaign, generation: int, index: int) -> None:
@@ -28,8 +30,10 @@ def label_stage(campaign: Campaign, generation: int, index: int) -> None:
     frame = selected_frames(campaign, generation)[index]
     labeler, spec = _labeler(campaign)
     with Progress(campaign.root, "label", generation, index), _cancelling(campaign, labeler):
-        label = label_frame(frame, labeler, spec, campaign.labels)
+        label = label_frame(frame, labeler, spec, campaign.labels, limits=label_limits(campaign, generation))
     if label.status == "cancelled":
+        if interrupt.pending():
+            raise interrupt.Interrupted(label.reason)
         raise RuntimeError(f"the label was cancelled: {label.reason}")
     _record(campaign, generation, index, label)
 
@@ -43,16 +47,54 @@ def collect_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
     with publishing(campaign, "collect", generation, campaign.stage(generation, "label")) as (tmp, _):
         good, fates = [], []
         spec = _labeler(campaign)[1]
-        level = f"{spec.engine}: {spec.method} ({spec.digest()[:8]})"
+        limits = label_limits(campaign, generation, with_own=True)
         for i, frame in enumerate(selected_frames(campaign, generation)):
             key, label = _found(campaign, frame)
             if label is not None:
                 _record(campaign, generation, i, label)
+                label = _judged_together(campaign, generation, i, frame, label, limits)
                 if label.ok:
-                    good.append(_labelled(label, frame, level))
+                    good.append(_labelled(label, frame, spec.level))
             fates.append(_fate(frame, key, label))
         write_frames(tmp / "dataset.extxyz", good)
         (tmp / "labels.json").write_text(dumps(fates))
+
+
+def label_limits(campaign: Campaign, generation: int, *, with_own: bool = False) -> LabelLimits:
+    """Limits of the recipe, with the energy reference of the labels there are.
+
+    Parameters
+    ----------
+    with_own
+        Also of this generation's labels, once they are all there; otherwise of those before.
+    """
+    from aldriver.core.frames import label_of
+    from aldriver.label import LabelLimits
+    from aldriver.label.energy_reference import fit_energies
+
+    limits = LabelLimits.of(campaign.recipe.label)
+    if limits.reference is not None:
+        return limits
+    known = [(f, label_of(f, "energy")) for frames in labelled_frames(campaign, generation - 1) for f in frames]
+    if with_own:
+        found = [(f, _found(campaign, f)[1]) for f in selected_frames(campaign, generation)]
+        known += [(f, label.energy) for f, label in found if label is not None and label.ok]
+    return replace(limits, reference=fit_energies([f for f, _ in known], [e for _, e in known]))
+
+
+def _judged_together(
+    campaign: Campaign, generation: int, index: int, frame: Atoms, label: Label, limits: LabelLimits
+) -> Label:
+    """A label beside all others of the campaign; what that changes is noted, once."""
+    from aldriver.label import check_label
+
+    judged = check_label(label, frame, limits)
+    fields = {"key": label.key, "status": judged.status, "generation": generation}
+    if judged.status != label.status and not campaign.ledger.find("label", **fields):
+        campaign.ledger.append(
+            "label", **fields, reason=judged.reason, index=index, seconds=0.0, cpu_s=0.0, cores=1, cached=True
+        )
+    return judged
 
 
 def _labeler(campaign: Campaign) -> tuple[Labeler, LabelSpec]:
@@ -70,12 +112,12 @@ def _make_labeler(campaign: Campaign, n_threads: int) -> tuple[Labeler, LabelSpe
 
 @contextmanager
 def _cancelling(campaign: Campaign, labeler: Labeler) -> Iterator[None]:
-    """Cancel the label in progress when the campaign is cancelled, wherever this runs."""
+    """Cancel the label in progress when the campaign is cancelled, wherever this runs, or when a signal waits."""
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(1.0):
-            if campaign.cancelled:
+            if campaign.cancelled or interrupt.pending():
                 labeler.cancel()
                 return
 
@@ -89,9 +131,9 @@ def _cancelling(campaign: Campaign, labeler: Labeler) -> Iterator[None]:
 
 
 def _record(campaign: Campaign, generation: int, index: int, label: Label) -> None:
-    """Note a label in the ledger, once; its cost counts where it was first computed."""
+    """Note the label of a selected frame in the ledger, once; its cost counts where it was first computed."""
     noted = campaign.ledger.find("label", key=label.key)
-    if any(e["generation"] == generation for e in noted):
+    if any((e["generation"], e.get("index")) == (generation, index) for e in noted):
         return
     campaign.ledger.append(
         "label",
@@ -108,11 +150,9 @@ def _record(campaign: Campaign, generation: int, index: int, label: Label) -> No
 
 
 def _found(campaign: Campaign, frame: Atoms) -> tuple[str, Label | None]:
-    from aldriver.label.cache import label_key, read_label
+    from aldriver.label.cache import find_label
 
-    key = label_key(frame, *_labeler(campaign))
-    folder = campaign.labels / key
-    return key, read_label(folder) if is_published(folder) else None
+    return find_label(frame, *_labeler(campaign), campaign.labels)
 
 
 def _labelled(label: Label, frame: Atoms, level: str) -> Atoms:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from aldriver.core.store import publish
 from aldriver.workflow.campaign import Campaign
+from aldriver.workflow.interrupt import Interrupted
 from aldriver.workflow.progress import Progress
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def run_stage(name: str, campaign: Campaign, generation: int, index: int = 0) ->
     module, _, function = FUNCTIONS[name].partition(":")
     try:
         getattr(importlib.import_module(module), function)(campaign, generation, index)
+    except Interrupted:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         with suppress(Exception):  # a full disk, for one, cannot be noted on that disk

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.reasons import count_reasons
 from aldriver.core.records import read_json
 from aldriver.core.store import is_published
 from aldriver.workflow.campaign import BASELINE_STAGES, CAMPAIGN_FILE, STAGES, Campaign, open_campaign, promoted
@@ -231,13 +232,13 @@ def _labels(campaign: Campaign, ledger: list[dict[str, Any]], generation: int) -
     """Labels of the whole campaign: each key counts once, with its latest status."""
     latest = {e["key"]: e for e in ledger if e.get("event") == "label"}
     failed = [e for e in latest.values() if e["status"] != "ok"]
-    reasons = Counter(f"{e['status']}: {e['reason']}" for e in failed)
+    reasons = count_reasons(f"{e['status']}: {e['reason']}" for e in failed)
     pending = 0
     selection = campaign.stage(generation, "select") / "selection.json"
     if selection.is_file() and not campaign.is_published(generation, "label"):
         here = sum(e["generation"] == generation for e in latest.values())
         pending = max(0, int((_json(selection) or {}).get("n_selected", 0)) - here)
-    return {"done": len(latest) - len(failed), "failed": len(failed), "reasons": dict(reasons), "pending": pending}
+    return {"done": len(latest) - len(failed), "failed": len(failed), "reasons": reasons, "pending": pending}
 
 
 def _cost(ledger: list[dict[str, Any]]) -> dict[str, float]:

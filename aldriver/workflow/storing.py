@@ -55,14 +55,15 @@ def write_predictions(path: Path, potential: Potential, frames: list[Atoms], shi
 
 
 def labelled_frames(campaign: Campaign, generation: int) -> list[list[Atoms]]:
-    """Good labels of generations 1 to `generation`, one list each."""
+    """Good labels of generations 1 to `generation`, one list each, on the energy scale of the campaign's potential."""
     from aldriver.core.frames import read_frames
 
     found = []
     for g in range(1, generation + 1):
         path = campaign.stage(g, "label") / "dataset.extxyz"
         found.append(read_frames(path, labelled=True) if path.is_file() else [])
-    return found
+    scaled = iter(_on_scale(campaign, [atoms for one in found for atoms in one]))
+    return [[next(scaled) for _ in one] for one in found]
 
 
 def records_of(campaign: Campaign, generation: int, stage: str) -> list[PropertyRecord]:
@@ -72,8 +73,18 @@ def records_of(campaign: Campaign, generation: int, stage: str) -> list[Property
 
 
 def test_frames(campaign: Campaign) -> list[Atoms]:
-    """The independent test set, empty when the campaign has none."""
+    """The independent test set on the energy scale of the campaign's potential, empty when the campaign has none."""
     from aldriver.core.frames import read_frames
 
     path = campaign.stage(0, "reference") / "test.extxyz"
-    return read_frames(path, labelled=True) if path.is_file() else []
+    return _on_scale(campaign, read_frames(path, labelled=True)) if path.is_file() else []
+
+
+def _on_scale(campaign: Campaign, frames: list[Atoms]) -> list[Atoms]:
+    """Frames with the energies CHGNet learns where the campaign refines CHGNet; the files keep them as computed."""
+    if not any(str(atoms.info.get("level", "")).startswith("vasp:") for atoms in frames):
+        return frames
+    from aldriver.potentials.families import family_of
+    from aldriver.train.prepare import on_scale
+
+    return on_scale(frames, family_of(campaign.recipe.potential))

@@ -69,10 +69,26 @@ class SelectTask(StageTask):
 
 
 class LabelTask(StageTask):
-    """One label."""
+    """One label, or a pack of them."""
 
     _fw_name = "{{aldriver.workflow.tasks.LabelTask}}"
     stage = "label"
+
+    def run_task(self, fw_spec: dict[str, Any]) -> FWAction:
+        """Label; what a signal (preemption, the job's time limit) leaves undone is put back as a detour."""
+        from aldriver.workflow import interrupt, packs
+        from aldriver.workflow.generation import pack_workflow
+
+        campaign, generation = open_campaign(fw_spec["dir"]), int(fw_spec["generation"])
+        indices = packs.indices_of(fw_spec)
+        with interrupt.holding():
+            packs.run_pack(campaign, generation, indices)
+            left = packs.unlabelled(campaign, generation, indices) if interrupt.pending() else []
+            if not left:
+                return FWAction()
+            campaign.ledger.append("interrupted", stage=self.stage, generation=generation, left=left)
+            again = packs.interruptions(fw_spec, left)
+            return FWAction(detours=pack_workflow(campaign, generation, left, interruptions=again))
 
 
 class CollectTask(StageTask):

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from label_stubs import CountingLabeler, silicon, spec
 
 from aldriver.core.errors import StoreError
@@ -63,6 +66,50 @@ def test_another_frame_setting_or_code_is_another_label(log):
         label_key(silicon(), Other(log), spec()),
     }
     assert len(others | {base}) == 4
+
+
+class Emt(CountingLabeler):
+    """Forces and moments that differ from site to site."""
+
+    def label(self, frame, workdir):
+        label = super().label(frame, workdir)
+        atoms = frame.copy()
+        atoms.calc = EMT()
+        return replace(
+            label,
+            energy=atoms.get_potential_energy(),
+            forces=atoms.get_forces(),
+            magmoms=atoms.get_potential_energies(),
+        )
+
+
+def test_a_permuted_wrapped_frame_finds_its_label_in_its_own_order(tmp_path, log):
+    frame = bulk("Cu", a=3.7, cubic=True)
+    frame.symbols[:] = ["Cu", "Au", "Cu", "Au"]
+    frame.rattle(0.2, seed=4)
+    first = label_frame(frame, Emt(log), spec(), tmp_path)
+    other = frame[[3, 1, 0, 2]]
+    other.positions -= [frame.cell[0], 2 * frame.cell[1], [0, 0, 0], frame.cell[2]]
+    other.wrap()
+    second = label_frame(other, Emt(log), spec(), tmp_path)
+    assert (second.cached, second.key, runs(log)) == (True, first.key, 1)
+    truth = Emt(log).label(other, tmp_path)
+    assert second.forces == pytest.approx(truth.forces, abs=1e-10)
+    assert second.magmoms == pytest.approx(truth.magmoms, abs=1e-10)
+    assert np.abs(second.forces - first.forces).max() > 0.1  # it would be seen if the order were wrong
+    labelled = second.labelled(other)
+    assert labelled.get_forces() == pytest.approx(truth.forces, abs=1e-10)
+    again = label_frame(frame, Emt(log), spec(), tmp_path)
+    assert np.array_equal(again.forces, first.forces)
+
+
+def test_a_refused_label_with_too_few_forces_is_read_as_it_is(tmp_path, log):
+    class Short(CountingLabeler):
+        def label(self, frame, workdir):
+            return Label(status="ok", energy=-1.0, forces=np.ones((1, 3)))
+
+    assert label_frame(silicon(), Short(log), spec(), tmp_path).status == "rejected"
+    assert label_frame(silicon()[[1, 0]], Short(log), spec(), tmp_path).forces.shape == (1, 3)
 
 
 def test_failures_are_published_and_never_stop_the_siblings(tmp_path, log):
@@ -239,6 +286,17 @@ def test_enospc_from_anywhere_in_the_engine_is_a_clear_error(tmp_path, log):
     with pytest.raises(StoreError, match="no space left"):
         label_frame(silicon(), Full(log), spec(), tmp_path / "labels")
     assert [p for p in (tmp_path / "labels").iterdir() if p.name.startswith(".tmp")] == []
+
+
+def test_a_file_system_without_locks_is_refused_in_words(tmp_path, log, monkeypatch):
+    from aldriver.label import cache
+
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(cache.fcntl, "flock", no_locks)
+    with pytest.raises(StoreError, match="has no locks"):
+        label_frame(silicon(), CountingLabeler(log), spec(), tmp_path / "labels")
 
 
 def test_labels_folder_that_cannot_be_made(tmp_path, log):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from aldriver.core import recipe
 from aldriver.core.errors import StoreError
 from aldriver.label import label_frame, make_labeler
 from aldriver.label.cache import label_key
+from aldriver.label.espresso import EspressoLabeler
 from aldriver.label.process import is_alive
 
 
@@ -37,7 +39,7 @@ def test_a_good_run_is_a_label_with_its_provenance(tmp_path):
     assert "scratch" not in names
     assert "process.json" not in names
     p = label.provenance
-    assert (p["version"], p["n_scf"], p["retries"], p["returncode"]) == ("6.7MaX", 8, 0, 0)
+    assert (p["version"], p["scf_steps"], p["retries"], p["returncode"]) == ("6.7MaX", 8, 0, 0)
     assert p["binary"] == str(tmp_path / "pw.x")
     assert len(p["binary_sha256"]) == 64
     assert p["pseudopotentials"]["Si"]["functional"] == "PBE"
@@ -54,8 +56,8 @@ def test_a_good_run_is_a_label_with_its_provenance(tmp_path):
         ("cat $OUT", pw_output(done=False), "failed", "before 'JOB DONE'", 3),
         ("cat $OUT; exit 1", pw_output(), "failed", "exit status 1", 3),
         ("head -c 3000 /dev/urandom", "", "failed", "no output of pw.x", 3),
-        ("cat $OUT; exit 2", pw_output(converged=False), "unconverged", "did not converge", 1),
-        ("cat $OUT", pw_output(converged=False), "unconverged", "max_scf_steps 100", 1),
+        ("cat $OUT; exit 2", pw_output(converged=False), "unconverged", "did not converge", 3),
+        ("cat $OUT", pw_output(converged=False), "unconverged", "max_scf_steps 100; also not with mixing_beta 0.35", 3),
         ("cat $OUT", pw_output(force="NaN  0.00000000  0.00000000"), "rejected", "not finite", 1),
         ("cat $OUT", pw_output(force="************  0.00000000  0.00000000"), "rejected", "not finite", 1),
         ("cat $OUT", pw_output(energy="**************"), "rejected", "energy", 1),
@@ -69,6 +71,7 @@ def test_a_good_run_is_a_label_with_its_provenance(tmp_path):
             "bad luck",
             1,
         ),
+        ("cat $OUT; exit 1", f"{'%' * 78}\n Error in routine cdiaghg (1):\n S\n{'%' * 78}\n", "failed", "cdiaghg", 3),
         ("cat $OUT; exit 1", f"{'%' * 78}\n Error in routine davcio (10):\n I/O\n{'%' * 78}\n", "failed", "davcio", 3),
     ],
 )
@@ -92,6 +95,47 @@ def test_a_crash_then_success_is_a_label_that_remembers_the_crash(tmp_path):
     assert label.provenance["retries"] == 2
     assert [a["ending"] for a in label.provenance["attempts"]] == ["failed", "failed", "ok"]
     assert (tmp_path / "labels" / label.key / "espresso.pwo.attempt-1").read_text() == "half\n"
+
+
+def test_another_mixing_is_tried_after_an_scf_that_did_not_converge_and_is_recorded(tmp_path):
+    (tmp_path / "unconverged.txt").write_text(pw_output(converged=False))
+    body = COUNT + "if ! grep -q mixing_beta espresso.pwi; then cat $HERE/unconverged.txt; exit 2; fi\ncat $OUT"
+    labeler, spec = fake_espresso(tmp_path, body, retries=2)
+    label = label_frame(silicon(), labeler, spec, tmp_path / "labels")
+    assert label.ok, label.reason
+    assert (count(tmp_path), label.provenance["retries"]) == (2, 0)
+    (correction,) = label.provenance["corrections"]
+    assert correction["changes"] == {"mixing_beta": 0.35}
+    assert "did not converge" in correction["after"]
+    folder = tmp_path / "labels" / label.key
+    assert "mixing_beta = 0.35" in (folder / "espresso.pwi").read_text()
+    assert "mixing_beta" not in (folder / "espresso.pwi.attempt-1").read_text()
+    changed = set((folder / "espresso.pwi").read_text().splitlines()) - set(
+        (folder / "espresso.pwi.attempt-1").read_text().splitlines()
+    )
+    assert changed == {"  mixing_beta = 0.35"}  # and nothing of the physics
+
+
+def test_crashes_and_corrections_are_counted_apart(tmp_path):
+    (tmp_path / "unconverged.txt").write_text(pw_output(converged=False))
+    body = COUNT + (
+        'case "$(wc -l < $HERE/runs)" in 1|3) kill -SEGV $$;; 2) cat $HERE/unconverged.txt; exit 2;; esac\ncat $OUT'
+    )
+    labeler, spec = fake_espresso(tmp_path, body, retries=2)
+    label = label_frame(silicon(), labeler, spec, tmp_path / "labels")
+    assert label.ok, label.reason
+    assert (count(tmp_path), label.provenance["retries"], len(label.provenance["corrections"])) == (4, 2, 1)
+
+
+def test_corrections_can_be_forgone_and_more_of_them_try_again(tmp_path):
+    labeler, spec = fake_espresso(tmp_path, COUNT + "cat $OUT", output=pw_output(converged=False))
+    none = replace(spec, effort=dict(spec.effort) | {"corrections": 0})
+    plain = EspressoLabeler(labeler.settings, none, elements=("Si",))
+    assert label_frame(silicon(), plain, none, tmp_path / "labels").status == "unconverged"
+    assert count(tmp_path) == 1
+    assert label_frame(silicon(), labeler, spec, tmp_path / "labels").status == "unconverged"
+    assert count(tmp_path) == 1 + 3
+    assert label_frame(silicon(), labeler, spec, tmp_path / "labels").cached
 
 
 def test_a_hang_ends_at_the_limit_with_all_its_processes(tmp_path):

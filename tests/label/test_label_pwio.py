@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.build import bulk
 from label_stubs import pw_output, silicon
 
+from aldriver.core.errors import InputError
 from aldriver.core.recipe_label import Espresso
 from aldriver.label.pwio import parse_pw_output, pw_input
 
@@ -170,3 +173,33 @@ def test_spin_smearing_and_gamma_in_the_input():
     plain = pw_input(silicon(), Espresso(**(SETTINGS | {"smearing": "none", "kpoints": (1, 1, 1)})))
     assert "occupations = 'fixed'" in plain
     assert "K_POINTS gamma" in plain
+
+
+@pytest.mark.parametrize(
+    ("settings", "fraction"),
+    [
+        ({"starting_magnetization": {"Fe": 0.3}}, 0.3),
+        ({"starting_moments_muB": {"Fe": 2.4}}, 0.3),  # of 8 valence electrons
+        ({"starting_moments_muB": {"Fe": -2.4}}, -0.3),
+        ({"starting_moments_muB": {"Fe": 2.4}, "starting_magnetization": {"Fe": 0.9}}, 0.3),
+        ({"starting_magnetization": {"Fe": 1.0}}, 0.999),  # 1 is a moment of 1 µB since 7.3, a full polarisation before
+        ({"starting_moments_muB": {"Fe": -9.0}}, -0.999),
+    ],
+)
+def test_a_starting_moment_means_the_same_to_every_version(settings, fraction):
+    espresso = Espresso(**SETTINGS, spin=True, **settings)
+    text = pw_input(bulk("Fe"), espresso, {"Fe": 8.0})
+    assert float(re.search(r"starting_magnetization\(1\) = (\S+)", text).group(1)) == pytest.approx(fraction)
+
+
+def test_a_moment_needs_a_known_valence():
+    with pytest.raises(InputError, match="how many valence"):
+        pw_input(bulk("Fe"), Espresso(**SETTINGS, spin=True, starting_moments_muB={"Fe": 2.4}), {})
+
+
+def test_a_grid_by_spacing_follows_the_cell():
+    espresso = Espresso(**{k: v for k, v in SETTINGS.items() if k != "kpoints"}, kspacing_per_A=0.4)
+    small = bulk("Si", a=5.43, cubic=True)
+    assert "3 3 3 0 0 0" in pw_input(small, espresso)
+    assert "2 3 3 0 0 0" in pw_input(small * (2, 1, 1), espresso)
+    assert "K_POINTS gamma" in pw_input(small * (3, 3, 3), espresso)

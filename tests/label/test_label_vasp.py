@@ -1,23 +1,56 @@
+"""The VASP labeler with the stand-in in place of VASP: real inputs, real processes, real files, known truth."""
+
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
 import pytest
-from label_stubs import script, silicon
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from label_stubs import script
 
 from aldriver.core import recipe
+from aldriver.core.errors import StoreError
 from aldriver.label import label_frame, make_labeler
+from aldriver.label.vasp_output import read_vasp
+
+pytest.importorskip("custodian", reason="custodian, which runs VASP, is not installed")
+STANDIN = f"{sys.executable} -m aldriver.testing.vasp_standin --calculator emt"
+
+
+def alloy(seed: int = 3) -> Atoms:
+    """Eight atoms, species interleaved, one atom outside the cell."""
+    atoms = bulk("Cu", a=3.75, cubic=True).repeat((2, 1, 1))
+    atoms.symbols = ["Cu", "Al"] * 4
+    atoms.rattle(0.1, seed=seed)
+    atoms.positions[0] -= atoms.cell[0]
+    return atoms
+
+
+def standin(options: str = "", *, retries: int = 0, timeout_s: float = 300.0, **changes):
+    vasp = {"command": f"{STANDIN} {options}", "kpoints": (1, 2, 2), "magmoms": {"Cu": 0.6, "Al": 0.2}} | changes
+    return make_labeler(recipe.Label(engine="vasp", vasp=vasp, retries=retries, timeout_s=timeout_s), ["Cu", "Al"])
 
 
 @pytest.fixture
-def labeler(monkeypatch, tmp_path):
+def absent(monkeypatch, tmp_path):
     monkeypatch.delenv("PMG_VASP_PSP_DIR", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
-    settings = recipe.Label(engine="vasp", vasp={"command": "srun vasp_std", "potcars": {"Si": "Si", "Fe": "Fe_pv"}})
-    return make_labeler(settings, ["Si", "Fe", "Cu"])
+    vasp = {"command": "srun vasp_std", "potcars": {"Si": "Si", "Fe": "Fe_pv"}, "kpoints": (1, 1, 1)}
+    return make_labeler(recipe.Label(engine="vasp", vasp=vasp), ["Si", "Fe", "Cu"])
 
 
-def test_everything_that_is_missing_is_named(labeler):
-    text = "\n".join(labeler[0].preflight())
+def test_everything_that_is_missing_is_named(absent):
+    text = "\n".join(absent[0].preflight())
     for words in (
         "'srun' was not found",
         "'vasp_std' was not found",
@@ -27,22 +60,190 @@ def test_everything_that_is_missing_is_named(labeler):
         assert words in text
 
 
-def test_what_is_there_is_not_called_missing(labeler, monkeypatch, tmp_path):
+def test_what_is_there_is_not_called_missing(absent, monkeypatch, tmp_path):
     for name in ("srun", "vasp_std"):
         script(tmp_path / "bin" / name, "exit 0")
     potcars = tmp_path / "psp" / "POT_GGA_PAW_PBE"
     potcars.mkdir(parents=True)
-    (potcars / "POTCAR.Fe_pv.gz").touch()
+    (potcars / "POTCAR.Fe_pv").write_text("TITEL = PAW_PBE Fe_pv 06Sep2000\n")
     monkeypatch.setenv("PMG_VASP_PSP_DIR", str(tmp_path / "psp"))
-    problems = labeler[0].preflight()
+    problems = absent[0].preflight()
     assert not any("PATH" in p or "Fe_pv" in p for p in problems)
     assert any("no POTCAR 'Si' for Si" in p for p in problems)
-    assert "does not run VASP" in problems[-1]
     monkeypatch.setenv("PMG_VASP_PSP_DIR", str(tmp_path / "nowhere"))
-    assert any("not a folder" in p for p in labeler[0].preflight())
+    assert any("not a folder" in p for p in absent[0].preflight())
 
 
-def test_a_label_is_the_reason(labeler, tmp_path):
-    label = label_frame(silicon(), *labeler, tmp_path / "labels")
+def test_without_vasp_a_label_is_the_reason(absent, tmp_path):
+    frame = bulk("Si", a=5.43)
+    label = label_frame(frame, *absent, tmp_path / "labels")
     assert label.status == "failed"
     assert label.reason.startswith("vasp is not available: ")
+
+
+def test_spin_is_asked_for_where_it_matters():
+    vasp = {"command": "vasp_std", "kpoints": (1, 1, 1), "spin": False}
+    labeler, spec = make_labeler(recipe.Label(engine="vasp", vasp=vasp), ["Fe"])
+    assert any("without spin" in w for w in labeler.warnings())
+    assert spec.method == "PBE, PAW 520 eV, k-grid 1x1x1"
+
+
+def test_the_label_of_an_interleaved_alloy_is_the_truth_in_the_frames_order(tmp_path):
+    frame = alloy()
+    truth = frame.copy()
+    truth.calc = EMT()
+    labeler, spec = standin()
+    assert labeler.preflight() == []
+    label = label_frame(frame, labeler, spec, tmp_path)
+    assert label.ok, label.reason
+    assert label.free_energy == pytest.approx(truth.get_potential_energy(), abs=1e-7)
+    assert label.energy - label.free_energy == pytest.approx(1e-4 * len(frame), abs=1e-7)  # half of T·S
+    np.testing.assert_allclose(label.forces, truth.get_forces(), atol=1e-7)
+    np.testing.assert_allclose(label.stress, truth.get_stress(), atol=1e-9)
+    np.testing.assert_allclose(label.magmoms, [0.6, 0.2] * 4)
+    p = label.provenance
+    assert p["stand_in"] is True and "stand-in" in spec.method
+    assert (p["kpoints"], p["cutoff"], p["scf_steps"], p["energy_is"]) == ([1, 2, 2], 520, 9, "E(sigma->0)")
+    kept = {x.name for x in (tmp_path / label.key).iterdir()}
+    assert {"INCAR", "KPOINTS", "POSCAR", "POTCAR.spec", "OSZICAR", "vasprun.xml.gz", "OUTCAR.gz"} <= kept
+    assert not kept & {"POTCAR", "vasprun.xml", "OUTCAR", "process.json", "request.json", "inputs.json"}
+    assert label_frame(frame, labeler, spec, tmp_path).cached
+    (again,) = read_vasp(tmp_path / label.key)  # and the packed files read as the same label
+    assert again.label.energy == label.energy and again.label.provenance["stand_in"] is True
+
+
+def test_version_5_writes_its_energy_wrong_and_it_is_read_right(tmp_path):
+    frame = bulk("Cu", a=3.7)
+    label = label_frame(frame, *standin("--version 5.4.4", kpoints=(1, 1, 1)), tmp_path)
+    truth = frame.copy()
+    truth.calc = EMT()
+    assert label.ok, label.reason
+    assert label.energy == pytest.approx(truth.get_potential_energy() + 1e-4, abs=1e-7)
+    other = label_frame(frame, *standin("--version 5.4.4", version="6.4", kpoints=(1, 1, 1)), tmp_path / "6")
+    assert other.status == "rejected" and "VASP 5.4.4 computed it" in other.reason
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        ("truncated", "failed", "breaks off"),
+        ("crash", "failed", "SIGSEGV"),
+        ("garbage", "failed", "breaks off"),
+    ],
+)
+def test_a_run_that_breaks_says_how(fault, status, words, tmp_path):
+    labeler, spec = standin(f"--fault {fault}", corrections=0)
+    label = label_frame(alloy(), labeler, spec, tmp_path)
+    assert (label.status, label.energy) == (status, None)
+    assert words in label.reason
+    assert label.provenance["stand_in"] is True
+
+
+def test_a_crash_is_tried_again_with_the_same_input(tmp_path):
+    label = label_frame(alloy(), *standin("--fault crash_once", retries=1, corrections=0), tmp_path)
+    assert label.ok, label.reason
+    assert label.provenance["retries"] == 1 and label.provenance["corrections"] == []
+
+
+def test_unconverged_electrons_get_another_algorithm_and_nothing_else(tmp_path):
+    label = label_frame(alloy(), *standin("--fault unconverged_once"), tmp_path)
+    assert label.ok, label.reason
+    (correction,) = label.provenance["corrections"]
+    assert correction["errors"] == ["Unconverged"]
+    assert correction["actions"][0]["action"] == {"_set": {"ALGO": "Normal"}}
+    truth = alloy()
+    truth.calc = EMT()
+    assert label.free_energy == pytest.approx(truth.get_potential_energy(), abs=1e-7)
+
+
+def test_electrons_that_never_converge_give_no_value(tmp_path):
+    labeler, spec = standin("--fault unconverged", corrections=0, max_scf_steps=20)
+    label = label_frame(alloy(), labeler, spec, tmp_path)
+    assert label.status == "unconverged" and label.energy is None and label.forces is None
+    assert "20 steps" in label.reason
+
+
+def test_a_run_that_hangs_is_ended(tmp_path):
+    label = label_frame(alloy(), *standin("--fault hang", timeout_s=6), tmp_path)
+    assert label.status == "timeout"
+    assert not _below(tmp_path)
+
+
+def test_a_full_disk_is_not_the_frames_fault(tmp_path):
+    with pytest.raises(StoreError, match="no space left"):
+        label_frame(alloy(), *standin("--fault disk_full"), tmp_path)
+    assert not [p for p in tmp_path.glob("*") if not p.name.startswith(".")]
+
+
+def test_results_of_something_else_are_refused(tmp_path, monkeypatch):
+    """A binary that calls itself VASP but is the stand-in; and a program that swaps two atoms on the way."""
+    potcars = tmp_path / "psp"
+    potcars.mkdir()
+    for element in ("Cu", "Al"):
+        (potcars / f"POTCAR.{element}").write_text(f"TITEL = PAW_PBE {element}\n")
+    monkeypatch.setenv("PMG_VASP_PSP_DIR", str(potcars))
+    named = {"Cu": "Cu", "Al": "Al"}
+    vasp = script(tmp_path / "vasp_std", f"exec {STANDIN}")
+    label = label_frame(alloy(), *standin(command=str(vasp), potcars=named), tmp_path / "a")
+    assert label.status == "rejected" and "written by the stand-in" in label.reason
+    wrapper = script(tmp_path / "vasp_standin_swapped", f"sed -i 's/^1.0$/1.01/' POSCAR; exec {STANDIN}")
+    label = label_frame(alloy(), *standin(command=str(wrapper)), tmp_path / "b")
+    assert label.status == "rejected" and "not the frame" in label.reason
+    wrapper = script(tmp_path / "vasp_standin_settings", f"sed -i 's/^SIGMA.*/SIGMA = 0.4/' INCAR; exec {STANDIN}")
+    label = label_frame(alloy(), *standin(command=str(wrapper)), tmp_path / "c")
+    assert label.status == "rejected" and "SIGMA 0.05 became 0.4" in label.reason
+
+
+def test_a_correction_that_changes_the_physics_ends_the_label(tmp_path):
+    """ISMEAR 0 and SIGMA 0.05 are what custodian sets for this message."""
+    program = script(tmp_path / "vasp_standin_tetrahedra", "echo 'Tetrahedron method fails'; exit 1")
+    label = label_frame(alloy(), *standin(command=str(program), sigma_eV=0.1), tmp_path / "labels")
+    assert label.status == "rejected", label.reason
+    assert "SIGMA 0.1 became 0.05" in label.reason
+
+
+def test_terminated_it_takes_vasp_with_it(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "from test_label_vasp import alloy, standin\n"
+        "from aldriver.label import label_frame\n"
+        "label_frame(alloy(), *standin('--fault hang'), Path(sys.argv[1]))"
+    )
+    here = str(Path(__file__).parent)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(here).parents[1]), here])}
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        labels = tmp_path / signum.name
+        process = subprocess.Popen([sys.executable, "-c", code, str(labels), here], env=env)
+        deadline = time.monotonic() + 120
+        while not list(labels.glob(".tmp-*/OSZICAR")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signum)
+        process.wait(60)
+        if signum == signal.SIGKILL:  # nobody could tell VASP: the next one to look ends it
+            from aldriver.label import clean_orphans
+
+            assert _below(labels)
+            assert clean_orphans(labels, pattern=".tmp-*") >= 2
+        assert not _below(labels)
+
+
+def _below(folder: Path) -> list[int]:
+    from aldriver.testing.label_storm import processes_below
+
+    return processes_below(folder)
+
+
+def test_the_stand_in_is_what_pymatgen_takes_for_vasp(tmp_path):
+    from pymatgen.io.vasp.outputs import Oszicar, Outcar, Vasprun
+
+    frame = alloy()
+    label = label_frame(frame, *standin(), tmp_path)
+    folder = tmp_path / label.key
+    theirs = Vasprun(str(folder / "vasprun.xml.gz"), parse_potcar_file=False)
+    assert theirs.converged and theirs.generator["program"].lower() == "aldriver-stand-in"
+    assert float(theirs.final_energy) == pytest.approx(label.energy, abs=1e-7)
+    outcar = Outcar(str(folder / "OUTCAR.gz"))
+    assert [m["tot"] for m in outcar.magnetization] == [0.6] * 4 + [0.2] * 4
+    assert float(Oszicar(str(folder / "OSZICAR")).final_energy) == pytest.approx(label.energy, abs=1e-5)
+    assert json.loads((folder / "label.json").read_text())["provenance"]["code"] == "VASP stand-in"

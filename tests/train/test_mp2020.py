@@ -16,6 +16,7 @@ from aldriver.core.frames import read_frames
 from aldriver.potentials.base import Potential
 from aldriver.train.energies import reference_energy
 from aldriver.train.mp2020 import mp2020_correction, with_corrected_energies
+from aldriver.train.prepare import on_scale
 
 OXYGEN, SULFUR, IRON = -0.687, -0.503, -2.256  # eV/atom: Wang et al., Sci. Rep. 11, 15496 (2021), Table 1
 
@@ -92,3 +93,64 @@ def _materials_project_u(atoms: Atoms) -> dict:
     symbols = set(atoms.get_chemical_symbols())
     hubbards = {s: values[s] for s in symbols & set(values)} if symbols & {"O", "F"} else {}
     return {"run_type": "PBE+U", "hubbards": hubbards} if hubbards else {}
+
+
+def labelled(atoms: Atoms, level: str, energy: float = -12.0) -> Atoms:
+    out = atoms.copy()
+    out.calc = SinglePointCalculator(out, energy=energy, forces=np.zeros((len(out), 3)))
+    out.info["level"] = level
+    return out
+
+
+PBE, PBE_U = (
+    "vasp: PBE, PAW 520 eV, k-grid 2x2x2 (0badcafe)",
+    "vasp: PBE+U (Fe 5.3), PAW 520 eV, k-grid 2x2x2 (0badcafe)",
+)
+MAGNESIA = bulk("MgO", "rocksalt", a=4.212)
+
+
+def test_labels_of_vasp_are_corrected_where_chgnet_learns_them():
+    frames = [labelled(MAGNESIA, PBE), labelled(bulk("Fe"), PBE)]
+    oxide, metal = on_scale(frames, "chgnet")
+    assert oxide.get_potential_energy() == pytest.approx(-12.0 + OXYGEN)
+    assert metal.get_potential_energy() == -12.0
+    assert [a.get_potential_energy() for a in frames] == [-12.0, -12.0]  # what is stored stays raw
+    again = on_scale([oxide, metal], "chgnet")
+    assert [a.get_potential_energy() for a in again] == [a.get_potential_energy() for a in (oxide, metal)]
+
+
+def test_u_is_read_from_the_level():
+    corrected = on_scale([labelled(haematite(), PBE_U)], "chgnet")[0]
+    assert corrected.get_potential_energy() == pytest.approx(-12.0 + 12 * IRON + 18 * OXYGEN)
+
+
+@pytest.mark.parametrize("family", ["mace", "sevennet", "eam", ""])
+def test_no_other_family_learns_corrected_energies(family: str):
+    assert on_scale([labelled(MAGNESIA, PBE)], family)[0].get_potential_energy() == -12.0
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        "espresso: PBE, plane waves 40 Ry, k-grid 2x2x2 (0badcafe)",
+        "gpaw: PBE, PAW, plane waves 500 eV, k-grid 2x2x2 (0badcafe)",
+        "vasp: stand-in for VASP, not DFT (PBE, PAW 520 eV, k-grid 2x2x2) (0badcafe)",
+        "vasp: PBEsol, PAW 520 eV, k-grid 2x2x2 (0badcafe)",
+        "vasp: PBE+D (IVDW 12), PAW 520 eV, k-grid 2x2x2 (0badcafe)",
+        "",
+    ],
+)
+def test_no_other_level_is_corrected(level: str):
+    assert on_scale([labelled(MAGNESIA, level)], "chgnet")[0].get_potential_energy() == -12.0
+
+
+def test_all_labels_of_a_set_are_corrected_or_none():
+    """An iron oxide without U has no correction; correcting the magnesia beside it would put a step into the set."""
+    frames = on_scale([labelled(MAGNESIA, PBE), labelled(haematite(), PBE)], "chgnet")
+    assert [a.get_potential_energy() for a in frames] == [-12.0, -12.0]
+
+
+def test_a_refusal_is_told_in_short():
+    with pytest.raises(InputError, match="Invalid U value") as error:
+        mp2020_correction(haematite(), {"run_type": "PBE"})
+    assert len(str(error.value)) < 400

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def stubs(monkeypatch, database):
     """Cheap stages, here and in every process started from here."""
     from aldriver.workflow import stages
 
-    monkeypatch.setenv("PYTHONPATH", str(STUBS))
+    monkeypatch.setenv("PYTHONPATH", str(STUBS), prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(STUBS))
     monkeypatch.setattr(stages, "FUNCTIONS", {name: f"stub_stages:{name}" for name in stages.FUNCTIONS})
     return database

@@ -38,7 +38,9 @@ def act(campaign, name, g, index):
             (campaign.root / ".stub-misbehave").unlink()
         if wanted[1].startswith("raise"):
             raise AldriverError(f"{name} does not feel well")
-        if wanted[1] == "die":
+        if wanted[1] == "die-once":
+            (campaign.root / ".stub-misbehave").unlink()
+        if wanted[1].startswith("die"):
             count(campaign, f"died {name} {g} {index}")
             os.kill(os.getpid(), signal.SIGKILL)
 
