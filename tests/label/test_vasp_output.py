@@ -13,7 +13,7 @@ from ase.io import read as ase_read
 from aldriver.label.vasp_output import read_vasp
 from aldriver.label.vasprun import read_vasprun
 
-DATA = Path("/work/shared/data/vasp_outputs")
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "vasp_outputs"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the VASP fixtures (shared data) are not on this machine")
 
 GOOD = {
