@@ -68,7 +68,12 @@ def _verdict(found: Sequence[Facts]) -> str:
     by = _by_sampler(found)
     for target in targets(found):
         needed = {name: _middle([labels_for(points, target) for points in own]) for name, own in by.items()}
-        if "aldriver" not in needed or not 0.0 < needed["interval"] < math.inf:
+        if "aldriver" not in needed or not needed["interval"] > 0.0:
+            continue
+        if math.isinf(needed["interval"]) and not math.isinf(needed["aldriver"]):
+            spent = by["interval"][0][-1]["labels"]
+            few = f"with {needed['aldriver']:.0f} labels; fixed interval does not with {spent}"
+            lines.append(f"* {target:.1f} meV/Å: aldriver gets there, and stays, {few}.")
             continue
         ratio = needed["aldriver"] / needed["interval"]
         how = "reached" if ratio <= WANTED else "not reached"
