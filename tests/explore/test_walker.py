@@ -232,7 +232,7 @@ def test_chgnet_walker_has_magmoms_and_features(chgnet020):
         return {}
 
     result = run_walker(chgnet020, atoms, dataclasses.replace(SHORT, steps=4, sample_every=2), scorer=scorer)
-    assert result.reason == "completed" and shapes == [(2, 64), (2, 64)]
+    assert result.reason == "completed" and shapes == [(2, 128), (2, 128)]
     assert np.all(result.frames[-1].calc.results["magmoms"] > 1.0)
 
 
