@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aldriver.cli.common import Json, console, emit
 from aldriver.core.errors import AldriverError
-from aldriver.core.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from aldriver.core.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ def doctor(
     looks = {"python": _python, "machine": _machine, "LAMMPS": _lammps, "CHGNet": _chgnet, "launchpad": _launchpad}
     checks = [_guard(name, look) for name, look in looks.items()]
     if recipe is not None:
+        from aldriver.core.recipe import load_recipe
+
         checks += recipe_checks(load_recipe(recipe), test_label=test_label)
     ok = all(c.ok for c in checks)
     if not emit({"ok": ok, "checks": checks}, json_to):
