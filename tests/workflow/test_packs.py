@@ -30,9 +30,11 @@ z_valence="4.000e0"
 />
 </UPF>
 """
+# Runs that start in the same moment must not take the same number: a directory can be made only once.
 PW = """#!/bin/sh
+n=1; until mkdir {here}/run-$n 2>/dev/null; do n=$((n + 1)); done
 echo "$$ $(pwd)" >> {here}/runs
-while [ -e {here}/hold-$(wc -l < {here}/runs) ]; do sleep 0.05; done
+while [ -e {here}/hold-$n ]; do sleep 0.05; done
 cat <<END
      Program PWSCF v.6.7MaX starts on 21Nov2026 at  2:51: 2
      number of atoms/cell      =            2
@@ -75,9 +77,22 @@ def silicon(write_recipe, tmp_path):
     return make
 
 
-def worker(campaign):
-    code = f"from aldriver.workflow import control; control.work({str(campaign.root)!r})"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=campaign.root, start_new_session=True)
+@pytest.fixture
+def worker():
+    """Start workers of a campaign; those that a failed test leaves are ended."""
+    started = []
+
+    def start(campaign):
+        code = f"from aldriver.workflow import control; control.work({str(campaign.root)!r})"
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=campaign.root, start_new_session=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def runs(tmp_path: Path) -> list[int]:
@@ -104,7 +119,7 @@ def test_frames_are_packed_into_tasks(silicon):
 
 
 @pytest.mark.parametrize(("pack", "at_once"), [(3, 1), (4, 4)])
-def test_a_pack_is_labelled_once_in_order_or_side_by_side(silicon, database, tmp_path, pack, at_once):
+def test_a_pack_is_labelled_once_in_order_or_side_by_side(silicon, database, worker, tmp_path, pack, at_once):
     campaign = silicon(pack=pack, at_once=at_once)
     if at_once > 1:
         for k in range(1, 5):
@@ -124,7 +139,7 @@ def test_a_pack_is_labelled_once_in_order_or_side_by_side(silicon, database, tmp
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_what_a_signal_interrupts_comes_back_and_what_was_finished_stays(silicon, database, tmp_path, at_once):
+def test_what_a_signal_interrupts_comes_back_and_what_was_finished_stays(silicon, database, worker, tmp_path, at_once):
     campaign = silicon(pack=4, at_once=at_once)
     for k in (2, 3):
         (tmp_path / f"hold-{k}").touch()
@@ -155,7 +170,7 @@ def test_what_a_signal_interrupts_comes_back_and_what_was_finished_stays(silicon
     assert not list(campaign.labels.glob(".*"))
 
 
-def test_kill_9_in_the_middle_of_a_pack_loses_no_finished_label(silicon, database, tmp_path):
+def test_kill_9_in_the_middle_of_a_pack_loses_no_finished_label(silicon, database, worker, tmp_path):
     campaign = silicon(pack=4)
     (tmp_path / "hold-3").touch()
     with session() as lp:
