@@ -30,7 +30,7 @@ $(SEVENNET)/.stamp: pyproject.toml constraints-sevennet.txt
 # compiled here, without MPI (apt-get install g++ libxc-dev libopenblas-dev); aldriver finds it where it lies
 setup-gpaw: $(GPAW)/.stamp
 
-$(GPAW)/.stamp: Makefile constraints.txt
+$(GPAW)/.stamp: constraints.txt
 	$(PYTHON) -m venv $(GPAW)
 	printf '%s\n' "mpi = False" "compiler = 'g++'" "libraries = ['xc', 'openblas']" "fftw = False" "scalapack = False" \
 	    > $(GPAW)/siteconfig.py

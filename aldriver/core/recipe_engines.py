@@ -42,7 +42,8 @@ class Gpaw(Section):
 
     command: str | None = Field(
         default=None,
-        description="how a Python that has GPAW is started, e.g. `mpirun -np 4 gpaw python`; default: aldriver's own",
+        description="how a Python that has GPAW is started, e.g. `mpirun -np 4 gpaw python`; default: "
+        "aldriver's own if it has it, else that of `make setup-gpaw`",
     )
     xc: str = Field(default="PBE", description="exchange–correlation functional, as GPAW calls it")
     ecut_eV: Positive = Field(description="plane-wave cutoff; oxygen needs 600 for forces, 800 for stresses")

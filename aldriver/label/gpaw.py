@@ -5,13 +5,16 @@ Owns what is GPAW's: parameters, PAW data sets, what its log says. How the proce
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from aldriver.core.config import backend_python
 from aldriver.core.errors import InputError
 from aldriver.core.recipe_engines import Ase, Gpaw
 from aldriver.core.recipe_label import Label as LabelBlock
@@ -59,7 +62,7 @@ class GpawLabeler(AseLabeler):
     code = "GPAW"
 
     def __init__(self, gpaw: Gpaw, spec: LabelSpec, *, elements: tuple[str, ...] = (), threads: int = 1) -> None:
-        block = Ase(calculator="gpaw:GPAW", level=spec.method, command=gpaw.command)
+        block = Ase(calculator="gpaw:GPAW", level=spec.method, command=gpaw.command or _python())
         super().__init__(block, spec, elements=elements, threads=threads)
         self.gpaw = gpaw
 
@@ -103,8 +106,8 @@ class GpawLabeler(AseLabeler):
     def install(self) -> str:
         """How to get GPAW."""
         return (
-            "install GPAW (`pip install gpaw`; it needs a C++ compiler, libxc and BLAS: docs/labels.md), or name the "
-            "Python that has it in label.gpaw.command"
+            "run `make setup-gpaw` in a checkout of aldriver (it needs a C++ compiler, libxc and BLAS: "
+            "docs/labels_engines.md), or name the Python that has it in label.gpaw.command"
         )
 
     def warnings(self) -> list[str]:
@@ -172,6 +175,12 @@ class GpawLabeler(AseLabeler):
         if result["status"] == "unconverged":
             return f"the SCF did not converge; limit: label.gpaw.max_scf_steps {self.gpaw.max_scf_steps}"
         return super().failure(result)
+
+
+def _python() -> str | None:
+    """The Python of GPAW where it is not this one: as configured, or made by ``make setup-gpaw``."""
+    elsewhere = None if find_spec("gpaw") else backend_python("gpaw")
+    return None if elsewhere is None else shlex.quote(str(elsewhere))
 
 
 def cheap(settings: LabelBlock) -> LabelBlock:

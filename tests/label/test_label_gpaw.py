@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 
 import numpy as np
 import pytest
@@ -264,3 +265,15 @@ def test_a_python_without_gpaw_is_a_sentence(tmp_path):
     gpaw, _ = labeler(command="/no/such/python")
     assert "label.gpaw.command" in gpaw.preflight()[0]
     assert gpaw.code_id.startswith("gpaw:absent")
+
+
+def test_the_configured_python_is_started_unless_the_recipe_names_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("aldriver.label.gpaw.find_spec", lambda _: None)
+    monkeypatch.setenv("ALDRIVER_CONFIG", str(tmp_path / "aldriver.toml"))
+    python = tmp_path / "a folder" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    (tmp_path / "aldriver.toml").write_text(f'[backends.gpaw]\npython = "{python}"\n')
+    assert labeler()[0].command == [str(python)]
+    assert labeler(command="/opt/gpaw/bin/python -E")[0].command == ["/opt/gpaw/bin/python", "-E"]
+    assert labeler()[1].digest() == labeler(command="/opt/gpaw/bin/python")[1].digest()

@@ -1,14 +1,11 @@
 """GpawLabeler with the real GPAW: forces and stress against finite differences of its own energies, and iron's moment.
 
-GPAW is found in this Python, or in the one that ``ALDRIVER_GPAW_PYTHON`` names.
+GPAW is found where aldriver finds it by itself: in this Python, the configured one, or that of ``make setup-gpaw``.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from functools import cache
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -18,12 +15,11 @@ from aldriver.core import recipe
 from aldriver.label import label_frame, make_labeler
 from aldriver.label.gpaw_output import read_gpaw
 
-PYTHON = os.environ.get("ALDRIVER_GPAW_PYTHON") or (sys.executable if find_spec("gpaw") else None)
-pytestmark = [pytest.mark.dft, pytest.mark.skipif(PYTHON is None, reason="GPAW is not installed")]
+pytestmark = [pytest.mark.dft, pytest.mark.usefixtures("gpaw_python")]
 
 
 def gpaw(elements, **changes):
-    block = {"command": PYTHON, "ecut_eV": 200, "kpoints": (2, 2, 2)} | changes
+    block = {"ecut_eV": 200, "kpoints": (2, 2, 2)} | changes
     return make_labeler(recipe.Label(engine="gpaw", gpaw=block, timeout_s=300), elements)
 
 
@@ -36,7 +32,7 @@ def rattled(strain=None):
 
 
 @pytest.fixture(scope="module")
-def silicon(tmp_path_factory):
+def silicon(tmp_path_factory, gpaw_python):
     labels = tmp_path_factory.mktemp("gpaw")
     labeler, spec = gpaw(["Si"])
     assert labeler.preflight() == []
