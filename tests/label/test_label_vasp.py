@@ -120,7 +120,7 @@ def test_version_5_writes_its_energy_wrong_and_it_is_read_right(tmp_path):
     assert label.ok, label.reason
     assert label.energy == pytest.approx(truth.get_potential_energy() + 1e-4, abs=1e-7)
     other = label_frame(frame, *standin("--version 5.4.4", version="6.4", kpoints=(1, 1, 1)), tmp_path / "6")
-    assert other.status == "rejected" and "VASP 5.4.4 computed it" in other.reason
+    assert other.status == "rejected" and "vasp 5.4.4 computed it" in other.reason
 
 
 @pytest.mark.parametrize(
