@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from aldriver.core.errors import InputError
 from aldriver.core.recipe_engines import Ase
 from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.records import dumps, read_json
-from aldriver.label.attempts import Ending, label_by_attempts, last_words, refuse_full_disk, run_problem
+from aldriver.label.attempts import ABSENT, Ending, label_by_attempts, last_words, refuse_full_disk, run_problem
 from aldriver.label.base import Label, Labeler, LabelSpec, Status, frame_problem
 from aldriver.label.process import RunResult, child_environment, run_process
 from aldriver.label.program import version_problem
@@ -205,13 +206,14 @@ class AseLabeler(Labeler):
         about = common | self.provenance(frame, workdir, result)
         problem = run_problem(run, code=self.settings.calculator, timeout_s=self.spec.timeout_s, install=self.install)
         if problem is not None:
-            return Ending(status=problem.status, reason=problem.reason, provenance=about)
+            return replace(problem, provenance=problem.provenance | about)
         if not result:
             reason = f"{self.settings.calculator} ended without a result ({run.message or 'exit status 0'})"
             return Ending(status="failed", reason=reason + last_words(workdir / ERRORS), retry=True, provenance=about)
         if result["status"] != "ok":
             status: Status = "unconverged" if result["status"] == "unconverged" else "failed"
-            return Ending(status=status, reason=self.failure(result), provenance=about)
+            absent = {ABSENT: True} if result["reason"].startswith(("ModuleNotFoundError", "ImportError")) else {}
+            return Ending(status=status, reason=self.failure(result), provenance=about | absent)
         other = version_problem(self.engine, self.settings.version, common["version"])
         if other:
             return Ending(status="rejected", reason=other, provenance=about)

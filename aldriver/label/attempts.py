@@ -17,6 +17,9 @@ from typing import Any
 from aldriver.label.base import Label, Status
 from aldriver.label.process import RunResult
 
+ABSENT = "engine_absent"
+"""Mark in the provenance of a label that failed because its engine is not here: nothing is known of its frame."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
@@ -128,7 +131,7 @@ def run_problem(run: RunResult, *, code: str, timeout_s: float, install: str) ->
     if run.outcome == "cancelled":
         return Ending(status="cancelled", reason="cancelled")
     if run.outcome == "missing":
-        return Ending(status="failed", reason=f"{run.message}: {install}")
+        return Ending(status="failed", reason=f"{run.message}: {install}", provenance={ABSENT: True})
     if run.outcome == "timeout":
         return Ending(status="timeout", reason=f"{code} was {run.message} (label.timeout_s {timeout_s:g})")
     return None

@@ -29,6 +29,7 @@ from aldriver.core.frames import PROVENANCE_KEYS, bare, write_frames
 from aldriver.core.leftovers import lives_elsewhere, remove_leftovers
 from aldriver.core.records import dumps, read_json
 from aldriver.core.store import disk_errors, is_published, publish
+from aldriver.label.attempts import ABSENT
 from aldriver.label.base import Label, Labeler, LabelSpec, Status, frame_provenance, settings_text
 from aldriver.label.gate import LabelLimits, check_label
 from aldriver.label.process import cancel_on_signals, clean_orphans
@@ -37,6 +38,7 @@ from aldriver.label.spin import second_start
 LABEL_FILE = "label.json"
 _FULL_DISK_BYTES = 16 * 1024
 _POLL_S = 0.2
+_SILENCE = "silence_s"
 
 
 class _NotPublished(Exception):
@@ -64,8 +66,8 @@ def label_frame(
     """Label a frame, or read the label if it is there; also between processes it is never computed twice.
 
     A failure is published like a value and never raised, so that it does not stop the siblings. Only a cancelled
-    label is not published. A published ``timeout`` or ``unconverged`` is tried again when `spec` now allows
-    more time or steps.
+    label, and one whose engine is not here, is not published. A published ``timeout`` or ``unconverged`` is tried again
+    when `spec` now allows more time or steps.
 
     Parameters
     ----------
@@ -149,29 +151,31 @@ def _stored(final: Path, frame: Atoms, spec: LabelSpec, again: Collection[Status
 
 def _more_effort(label: Label, spec: LabelSpec) -> bool:
     """Whether `spec` allows more of what a stored failure ran out of."""
-    if label.status == "timeout":
-        return spec.timeout_s > float(label.provenance.get("timeout_s", 0.0))
     before = label.provenance.get("effort", {})
-    return label.status == "unconverged" and any(v > before.get(k, 0.0) for k, v in spec.effort.items())
+    if label.status == "timeout":
+        longer = spec.timeout_s > float(label.provenance.get("timeout_s", 0.0))
+        return longer or spec.effort.get(_SILENCE, 0.0) > before.get(_SILENCE, float("inf"))
+    more = any(v > before.get(k, 0.0) for k, v in spec.effort.items() if k != _SILENCE)
+    return label.status == "unconverged" and more
 
 
 def _compute(frame: Atoms, labeler: Labeler, spec: LabelSpec, final: Path, limits: LabelLimits | None) -> Label:
     """Label and publish; a signal to this process is obeyed only after everything is tidy."""
-    cancelled: Label | None = None
+    unpublished: Label | None = None
     with cancel_on_signals(labeler._cancel):
         try:
             with publish(final) as tmp:
                 label = _label_safely(frame, labeler, tmp, limits)
                 label = check_label(label, frame, limits)
                 label = _with_provenance(label, frame, labeler, spec, final.name)
-                if label.status == "cancelled":
-                    cancelled = label
+                if label.status == "cancelled" or ABSENT in label.provenance:
+                    unpublished = label
                     raise _NotPublished
                 _refuse_full_disk(label, tmp)
                 _write(label, frame, spec, tmp)
         except _NotPublished:
-            assert cancelled is not None
-            return cancelled
+            assert unpublished is not None
+            return unpublished
     return label
 
 

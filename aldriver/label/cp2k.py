@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ class Cp2kLabeler(Labeler):
             left.unlink(missing_ok=True)
         if run.outcome == "done":
             refuse_full_disk(workdir / OUTPUT, workdir / ERRORS, code="CP2K")
-        return run, self._ending(frame, workdir, run)
+        ending = self._ending(frame, workdir, run)
+        return run, replace(ending, provenance=ending.provenance | self.program.absence(ending))
 
     def _ending(self, frame: Atoms, workdir: Path, run: RunResult) -> Ending:
         parsed = parse_cp2k(words_of(workdir / OUTPUT))
@@ -170,7 +172,7 @@ class Cp2kLabeler(Labeler):
         }
         problem = run_problem(run, code="CP2K", timeout_s=self.spec.timeout_s, install=_INSTALL)
         if problem is not None:
-            return Ending(status=problem.status, reason=problem.reason, provenance=about)
+            return replace(problem, provenance=problem.provenance | about)
         status, reason = parsed.verdict(len(frame))
         if status == "unconverged":
             reason += f"; limit: label.cp2k.max_scf_steps {s.max_scf_steps}"

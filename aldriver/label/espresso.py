@@ -221,7 +221,8 @@ class EspressoLabeler(Labeler):
         ending = self._ending(frame, run, parsed, workdir)
         values: dict[str, Any] = {"energy": parsed.energy, "free_energy": parsed.energy}
         values |= {"forces": parsed.forces, "stress": parsed.stress, "magmoms": parsed.magmoms}
-        return run, replace(ending, values=values, provenance=self._provenance(frame, parsed))
+        about = ending.provenance | self.program.absence(ending) | self._provenance(frame, parsed)
+        return run, replace(ending, values=values, provenance=about)
 
     def _ending(self, frame: Atoms, run: RunResult, parsed: PwOutput, workdir: Path) -> Ending:
         problem = run_problem(run, code="pw.x", timeout_s=self.spec.timeout_s, install=_INSTALL)

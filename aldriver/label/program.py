@@ -13,9 +13,11 @@ import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from aldriver.core.errors import InputError
 from aldriver.core.store import sha256_file
+from aldriver.label.attempts import ABSENT, Ending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,10 @@ class Program:
     def missing(self) -> list[str]:
         """Launcher and binary that are not on PATH."""
         return [word for word in dict.fromkeys([self.words[0], self.name]) if shutil.which(word) is None]
+
+    def absence(self, ending: Ending) -> dict[str, Any]:
+        """Mark of a crash that came about because launcher or binary are not on PATH (a container may hold them)."""
+        return {ABSENT: True} if ending.retry and self.missing() else {}
 
 
 def version_problem(engine: str, wanted: str | None, used: str | None) -> str:

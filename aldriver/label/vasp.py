@@ -27,7 +27,7 @@ from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.recipe_label import Vasp
 from aldriver.core.records import dumps, read_json
 from aldriver.label import vasp_run
-from aldriver.label.attempts import Ending, label_by_attempts, last_words, refuse_full_disk, run_problem
+from aldriver.label.attempts import ABSENT, Ending, label_by_attempts, last_words, refuse_full_disk, run_problem
 from aldriver.label.base import Label, Labeler, LabelSpec, frame_problem
 from aldriver.label.found import FoundLabel
 from aldriver.label.process import RunResult, child_environment, run_process
@@ -67,7 +67,8 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
         words = _program(v).words
         arguments = words[next(i for i, w in enumerate(words) if STAND_IN in w) + 1 :]
         method, decides["stand_in"] = f"stand-in for VASP, not DFT ({method})", arguments
-    spec = LabelSpec.of(settings, method, decides, max_scf_steps=v.max_scf_steps, corrections=v.corrections)
+    effort = {"max_scf_steps": v.max_scf_steps, "corrections": v.corrections, "silence_s": v.silence_s}
+    spec = LabelSpec.of(settings, method, decides, **effort)
     return VaspLabeler(v, spec, elements=elements, threads=threads), spec
 
 
@@ -164,6 +165,10 @@ class VaspLabeler(Labeler):
         problem = self._frame_problem(frame)
         if problem:
             return Label(status="failed", reason=problem)
+        problems = self.preflight()
+        if problems:
+            reason = f"vasp is not available: {'; '.join(problems)}"
+            return Label(status="failed", reason=reason, provenance={ABSENT: True})
         try:
             inputs = vasp_inputs(frame, self.settings)
             comment = f"{frame.get_chemical_formula()} {frame.info.get('frame_id') or frame_hash(frame)}"
@@ -184,9 +189,6 @@ class VaspLabeler(Labeler):
         problem = frame_problem(frame, periodic="VASP needs")
         if problem:
             return problem
-        problems = self.preflight()
-        if problems:
-            return f"vasp is not available: {'; '.join(problems)}"
         missing = sorted(set(frame.get_chemical_symbols()) - set(self.settings.potcars))
         if missing and not self.stand_in:
             return f"no POTCAR for {', '.join(missing)} in label.vasp.potcars"
@@ -205,7 +207,8 @@ class VaspLabeler(Labeler):
                 found = _read(workdir)
                 ending = self._ending(more, answer, found, workdir, inputs)
         values = _in_order(found.label, inputs) if ending.status == "ok" and found else {}
-        return run, replace(ending, values=values, provenance=self._provenance(inputs, potcars, found, answer))
+        about = ending.provenance | self._provenance(inputs, potcars, found, answer)
+        return run, replace(ending, values=values, provenance=about)
 
     def _run(self, workdir: Path, timeout_s: float, *, resume: bool = False) -> tuple[RunResult, dict[str, Any]]:
         v = self.settings

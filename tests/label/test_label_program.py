@@ -15,7 +15,7 @@ from aldriver.label.program import Program, version_problem
 
 ENGINES = {
     "espresso": {"command": "pw.x", "pseudopotentials": {"Si": "none.upf"}, "ecutwfc_Ry": 20},
-    "vasp": {"command": "vasp_std", "kpoints": (1, 1, 1)},
+    "vasp": {"command": "vasp_std", "potcars": {"Si": "Si"}, "kpoints": (1, 1, 1)},
     "cp2k": {"command": "cp2k.psmp", "basis": {"Si": "SZV"}, "potential": {"Si": "GTH"}, "cutoff_Ry": 200},
     "gpaw": {"command": "/no/such/python", "ecut_eV": 200},
     "ase": {"command": "/no/such/python", "calculator": "tblite.ase:TBLite"},
@@ -99,3 +99,31 @@ def test_the_program_within_a_command_line(bare_host):
     assert replace(program, command="").words == ["v"]
     with pytest.raises(InputError, match=r"label\.vasp\.command.*quotation"):
         _ = replace(program, command="srun 'vasp_std").words
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_frame_is_not_blamed_for_an_engine_that_is_not_there(engine, bare_host, tmp_path, monkeypatch):
+    """With a version named the key is the same once the engine is there: a stored failure would stand in its way."""
+    monkeypatch.delenv("PMG_VASP_PSP_DIR", raising=False)
+    label = label_frame(silicon(), *labeler(engine, version="7.2"), tmp_path / "labels")
+    assert label.status == "failed"
+    assert "PATH" in label.reason or "could not be started" in label.reason
+    assert list((tmp_path / "labels").iterdir()) == []
+
+
+def test_a_launcher_that_does_not_find_the_program_is_no_failure_of_the_frame(tmp_path, bare_host):
+    script(bare_host / "mpirun", "exit 127")
+    node, spec = fake_espresso(tmp_path, "cat $OUT", command="mpirun pw.x", version="6.7")
+    label = label_frame(silicon(), node, spec, tmp_path / "labels")
+    assert (label.status, label.reason) == ("failed", "pw.x crashed (exit status 127)")
+    assert list((tmp_path / "labels").iterdir()) == []
+    there, spec = fake_espresso(tmp_path, "/bin/cat $OUT", version="6.7")
+    assert label_frame(silicon(), there, spec, tmp_path / "labels").ok
+
+
+def test_a_calculator_that_is_not_installed_is_no_failure_of_the_frame(tmp_path):
+    block = {"calculator": "ase.calculators.no_such_module:Nothing", "version": "3"}
+    made = make_labeler(recipe.Label.model_validate({"engine": "ase", "ase": block}), ["Si"])
+    label = label_frame(silicon(), *made, tmp_path / "labels")
+    assert label.status == "failed" and "No module named" in label.reason
+    assert list((tmp_path / "labels").iterdir()) == []
