@@ -72,7 +72,7 @@ def label_frame(
     Parameters
     ----------
     limits
-        Of the gate (``gate.check_label``); a stored label has to pass them too.
+        Of the gate (``gate.check_label``); a stored label is judged by them anew.
     again
         Statuses that are computed anew when found in the store; the old record is kept as ``<key>.attempt-<n>``.
 
@@ -88,7 +88,7 @@ def label_frame(
         labels_dir.mkdir(parents=True, exist_ok=True)
     found = _stored(final, frame, spec, again)
     if found is not None:
-        return check_label(found, frame, limits)
+        return _judged(found, frame, limits)
     with _key_lock(labels_dir / f".{key}.lock", labeler._cancel) as locked:
         found = _stored(final, frame, spec, again)
         # the locks of some file systems end at the host: a worker of another one may be at this label in spite of ours
@@ -96,7 +96,7 @@ def label_frame(
             labeler._cancel.wait(_POLL_S)
             found = _stored(final, frame, spec, again)
         if found is not None:
-            return check_label(found, frame, limits)
+            return _judged(found, frame, limits)
         if labeler.cancelled:
             return Label(status="cancelled", reason="cancelled before it started", key=key)
         # whoever of this host left work on this key behind is dead, for we hold its lock
@@ -147,6 +147,13 @@ def _stored(final: Path, frame: Atoms, spec: LabelSpec, again: Collection[Status
         return None
     label = read_label(final, frame)
     return None if label.status in again or _more_effort(label, spec) else label
+
+
+def _judged(label: Label, frame: Atoms, limits: LabelLimits | None) -> Label:
+    """A stored label by the limits of today: one that others refused still has its values, and is not lost."""
+    if label.status == "rejected" and label.energy is not None and label.forces is not None:
+        label = replace(label, status="ok", reason="")
+    return check_label(label, frame, limits)
 
 
 def _more_effort(label: Label, spec: LabelSpec) -> bool:

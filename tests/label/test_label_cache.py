@@ -20,7 +20,7 @@ from aldriver.core.errors import StoreError
 from aldriver.core.frames import read_frames
 from aldriver.core.leftovers import FORGOTTEN_S, LOST_S
 from aldriver.core.store import is_published, verify
-from aldriver.label import Label, label_frame
+from aldriver.label import Label, LabelLimits, label_frame
 from aldriver.label.cache import label_key, read_label, tidy
 from aldriver.label.process import is_alive
 
@@ -137,6 +137,17 @@ def test_a_label_outside_the_gate_is_published_as_rejected(tmp_path):
     stored = read_label(tmp_path / "labels" / label.key)
     assert stored.energy is None
     assert "not a finite number" in stored.reason
+
+
+def test_a_stored_label_is_judged_by_the_limits_of_today(tmp_path, log):
+    """Values that strict limits refused are there when the limits are widened, and the other way round."""
+    strict, wide = LabelLimits(max_force_eV_A=0.1), LabelLimits(max_force_eV_A=50.0)
+    frame = bulk("Cu", a=3.7, cubic=True)
+    frame.rattle(0.2, seed=4)
+    statuses = [label_frame(frame, Emt(log), spec(), tmp_path, limits=limits) for limits in (strict, wide, strict)]
+    assert [(s.status, s.cached) for s in statuses] == [("rejected", False), ("ok", True), ("rejected", True)]
+    assert statuses[1].labelled(frame).get_forces() == pytest.approx(Emt(log).label(frame, tmp_path).forces)
+    assert "above the cap" in statuses[2].reason
 
 
 def test_a_cancelled_label_is_not_published(tmp_path, log):
