@@ -11,9 +11,11 @@ from ase import Atoms
 from ase.build import bulk
 
 from aldriver.core import recipe
-from aldriver.label import make_labeler
+from aldriver.core.frames import read_frames
+from aldriver.label import LabelLimits, make_labeler
 from aldriver.label.ase import job_of
 from aldriver.label.gpaw_output import read_gpaw, scf_steps
+from aldriver.label.ingest import ingest
 
 NOW_HEAD = r"""
   __  _  _
@@ -217,6 +219,21 @@ def test_a_compressed_log(tmp_path):
     path.write_bytes(gzip.compress((NOW_HEAD + now()).encode()))
     assert read_gpaw(path)[0].label.ok
     assert scf_steps(NOW_STEP) == 3
+
+
+def test_logs_of_both_forms_are_taken_in(tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    log = write(runs, NOW_HEAD + now(), "now.txt")
+    write(runs, THEN, "then.txt")  # its second step broke off
+    options = {"limits": LabelLimits(max_net_force_eV_A=100.0), "interrupted": True}
+    result = ingest([runs], tmp_path / "labels", **options)
+    assert [(row.fate, row.status) for row in result.rows] == [
+        ("accepted", "ok"), ("accepted", "ok"), ("refused", "failed")
+    ]  # fmt: skip
+    assert all(row.level.startswith("GPAW: PBE") for row in result.rows)
+    found = [a for path in result.datasets.values() for a in read_frames(path, labelled=True)]
+    assert read_gpaw(log)[0].label.energy in [a.get_potential_energy() for a in found]
 
 
 def labeler(elements=("Si",), **changes):
