@@ -141,9 +141,11 @@ def wanted_settings(label: recipe_label.Label) -> dict[str, Any]:
         return _espresso(label.espresso)
     if label.engine == "vasp" and label.vasp is not None:
         return _vasp(label.vasp)
+    if label.engine == "gpaw" and label.gpaw is not None:
+        return _gpaw(label.gpaw)
     if label.engine == "calculator":
         raise InputError("label.engine 'calculator' is a stand-in: finished DFT outputs do not belong to its labels")
-    return {"code": {"gpaw": "GPAW", "cp2k": "CP2K"}.get(label.engine, label.engine)}
+    return {"code": {"cp2k": "CP2K"}.get(label.engine, label.engine)}
 
 
 def _vasp(v: recipe_label.Vasp) -> dict[str, Any]:
@@ -158,6 +160,17 @@ def _vasp(v: recipe_label.Vasp) -> dict[str, Any]:
         "spin": v.spin,
         "kpoints": None if v.kpoints is None else list(v.kpoints),
         "pseudopotentials": {e: potcar_title(e, v) for e in v.potcars},
+    }
+
+
+def _gpaw(g: recipe_label.Gpaw) -> dict[str, Any]:
+    return {
+        "code": "GPAW",
+        "functional": g.xc,
+        "cutoff_eV": g.ecut_eV,
+        "spin": g.spin,
+        "kpoints": None if g.kpoints is None else list(g.kpoints),
+        **({} if g.smearing == "none" else {"smearing": g.smearing, "width_eV": g.width_eV}),
     }
 
 

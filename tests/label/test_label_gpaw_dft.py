@@ -14,6 +14,7 @@ from ase.build import bulk
 from aldriver.core import recipe
 from aldriver.label import label_frame, make_labeler
 from aldriver.label.gpaw_output import read_gpaw
+from aldriver.label.levels import differences, wanted_settings
 
 pytestmark = [pytest.mark.dft, pytest.mark.usefixtures("gpaw_python")]
 
@@ -72,6 +73,9 @@ def test_a_label_says_how_it_was_made_and_its_log_says_the_same(silicon):
     assert label_frame(rattled(), labeler, spec, labels).cached
     (found,) = read_gpaw(labels / label.key / "gpaw.txt")
     assert found.label.energy == pytest.approx(label.energy, abs=1e-6)
+    for changes, differ in (({}, 0), ({"ecut_eV": 300, "width_eV": 0.2, "kpoints": (4, 4, 4), "spin": True}, 4)):
+        block = recipe.Label(engine="gpaw", gpaw={"ecut_eV": 200, "kpoints": (2, 2, 2)} | changes)
+        assert len(differences(found.settings, wanted_settings(block))) == differ
     assert found.label.provenance["scf_steps"] == p["scf_steps"]
     np.testing.assert_allclose(found.label.forces, label.forces, atol=1e-5)
     np.testing.assert_allclose(found.label.stress, label.stress, atol=1e-6)
