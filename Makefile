@@ -1,12 +1,14 @@
-# setup: venv from the pinned constraints · setup-sevennet: one for SevenNet beside it · quickstart: the whole loop · test · bench · lint
+# setup: venv from the pinned constraints · setup-sevennet, setup-gpaw: one for SevenNet, for GPAW beside it
+# quickstart: the whole loop · test · bench · lint
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 PIP    := -m pip install --quiet --disable-pip-version-check
 SEVENNET := .venv-sevennet
+GPAW := .venv-gpaw
 
-.PHONY: setup setup-sevennet quickstart test bench lint format clean
+.PHONY: setup setup-sevennet setup-gpaw quickstart test bench lint format clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -23,6 +25,16 @@ $(SEVENNET)/.stamp: pyproject.toml constraints-sevennet.txt
 	$(SEVENNET)/bin/python $(PIP) -c constraints-sevennet.txt torch
 	$(SEVENNET)/bin/python $(PIP) -c constraints-sevennet.txt -e '.[sevennet,test]'
 	$(SEVENNET)/bin/python -m aldriver.core.config set --keep backends.sevennet.python $(abspath $(SEVENNET)/bin/python)
+	touch $@
+
+# compiled here, without MPI (apt-get install g++ libxc-dev libopenblas-dev); aldriver finds it where it lies
+setup-gpaw: $(GPAW)/.stamp
+
+$(GPAW)/.stamp: constraints.txt
+	$(PYTHON) -m venv $(GPAW)
+	printf '%s\n' "mpi = False" "compiler = 'g++'" "libraries = ['xc', 'openblas']" "fftw = False" "scalapack = False" \
+	    > $(GPAW)/siteconfig.py
+	GPAW_CONFIG=$(abspath $(GPAW)/siteconfig.py) $(GPAW)/bin/python $(PIP) -c constraints.txt gpaw
 	touch $@
 
 quickstart: setup

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -107,24 +109,34 @@ def shared_data() -> Path:
 @pytest.fixture
 def sevennet_python() -> Path:
     """The Python that has sevenn, as configured or made by ``make setup-sevennet``."""
-    python, reason = _sevennet_python()
+    return _python_or_skip("sevennet", "sevenn", "aldriver")
+
+
+@pytest.fixture(scope="session")
+def gpaw_python() -> Path:
+    """The Python that has gpaw: this one, or as configured or made by ``make setup-gpaw``."""
+    return Path(sys.executable) if find_spec("gpaw") else _python_or_skip("gpaw", "gpaw")
+
+
+def _python_or_skip(backend: str, *packages: str) -> Path:
+    python, reason = _python_of(backend, *packages)
     if python is None:
         pytest.skip(reason)
     return python
 
 
 @functools.cache
-def _sevennet_python() -> tuple[Path | None, str]:
+def _python_of(backend: str, *packages: str) -> tuple[Path | None, str]:
     from aldriver.core.config import backend_python
     from aldriver.core.errors import InputError
 
     try:
-        python = backend_python("sevennet")
+        python = backend_python(backend)
     except InputError as error:
         return None, str(error)
     if python is None:
-        return None, "there is no Python for SevenNet here (make setup-sevennet)"
-    look = "from importlib.util import find_spec; assert find_spec('sevenn') and find_spec('aldriver')"
+        return None, f"there is no Python for {backend} here (make setup-{backend})"
+    look = f"from importlib.util import find_spec; assert all(map(find_spec, {packages!r}))"
     if subprocess.run([python, "-c", look], capture_output=True, cwd="/").returncode:
-        return None, f"{python} has no sevenn, or no aldriver"
+        return None, f"{python} lacks one of {', '.join(packages)} (make setup-{backend})"
     return python, ""

@@ -64,13 +64,16 @@ def redo(
     json_to: Json = None,
 ) -> None:
     """Label a data set at another level of theory, into a store of its own; goes on where it was stopped."""
-    from aldriver.label.redo import frames_of
+    from aldriver.label import make_labeler
+    from aldriver.label.redo import frames_of, refuse_other_levels
 
     settings = _block(spec)
     out = out or Path(f"{campaign.name or 'labels'}-{settings.engine}")
     if out.resolve() in (campaign.resolve(), (campaign / "labels").resolve()):
         raise InputError(f"--out {out} holds the old labels: two levels of theory do not go into one store")
-    _label_all(frames_of(campaign), settings, out, json_to)
+    frames = frames_of(campaign)
+    refuse_other_levels(out, make_labeler(settings, _elements(frames))[1])
+    _label_all(frames, settings, out, json_to)
 
 
 @app.command("atoms")
@@ -200,8 +203,7 @@ def _label_all(todo: list[Atoms], settings: LabelBlock, out: Path, json_to: str 
     from aldriver.label import LabelLimits, make_labeler
     from aldriver.label.cache import label_frame
 
-    elements = sorted({s for f in todo for s in f.get_chemical_symbols()})
-    labeler, spec = make_labeler(settings, elements)
+    labeler, spec = make_labeler(settings, _elements(todo))
     _preflight(labeler)
     limits = LabelLimits.of(settings)
     rows: list[dict[str, Any]] = []
@@ -225,6 +227,10 @@ def _label_all(todo: list[Atoms], settings: LabelBlock, out: Path, json_to: str 
             console.print(f"  {row['frame_id']}: {row['status']}: {row['reason']}")
     if not good:
         raise typer.Exit(1)
+
+
+def _elements(frames: list[Atoms]) -> list[str]:
+    return sorted({s for f in frames for s in f.get_chemical_symbols()})
 
 
 def _preflight(labeler: Labeler) -> None:

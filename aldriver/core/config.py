@@ -1,4 +1,4 @@
-"""The user's configuration: which Python runs the families of potentials that need an environment of their own.
+"""The user's configuration: which Python runs what needs an environment of its own (families of potentials, GPAW).
 
 It lies in ``~/.config/aldriver.toml`` (``$XDG_CONFIG_HOME`` is respected; ``$ALDRIVER_CONFIG`` names another file)::
 
@@ -6,7 +6,7 @@ It lies in ``~/.config/aldriver.toml`` (``$XDG_CONFIG_HOME`` is respected; ``$AL
     python = "/path/to/environment/bin/python"
 
 ``python -m aldriver.core.config set backends.sevennet.python PATH`` writes it. Starting that Python is
-``potentials/remote.py``'s business.
+the business of ``potentials/remote.py`` and ``label/gpaw.py``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.store import atomic_write
 
 BACKENDS = {
+    "gpaw": "run `make setup-gpaw` in a checkout of aldriver",
     "sevennet": "run `make setup-sevennet` in a checkout of aldriver",
     "mace": "install it beside aldriver with `pip install 'aldriver[mace]'`",
 }
-"""Families that may need a Python of their own, and how to get it."""
+"""What may need a Python of its own, and how to get it."""
 KEYS = ("python",)
 
 

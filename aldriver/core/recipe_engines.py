@@ -16,6 +16,10 @@ SPACING = (
     "sampled alike; with `kpoints` it is a check: a cell that the frozen grid samples worse gets no label"
 )
 
+VERSION = (
+    "e.g. '{example}' (quoted): labels by another are refused, and no host needs the code to look a label up; without "
+    "it {hash} is part of each label's key"
+)
 STEPS = "SCF steps after which a label counts as unconverged"
 
 
@@ -42,7 +46,12 @@ class Gpaw(Section):
 
     command: str | None = Field(
         default=None,
-        description="how a Python that has GPAW is started, e.g. `mpirun -np 4 gpaw python`; default: aldriver's own",
+        description="how a Python that has GPAW is started, e.g. `mpirun -np 4 gpaw python`; default: "
+        "aldriver's own if it has it, else that of `make setup-gpaw`",
+    )
+    version: str | None = Field(
+        default=None,
+        description=VERSION.format(example="26.7.0", hash="the installed version with the hashes of its data sets"),
     )
     xc: str = Field(default="PBE", description="exchange–correlation functional, as GPAW calls it")
     ecut_eV: Positive = Field(description="plane-wave cutoff; oxygen needs 600 for forces, 800 for stresses")
@@ -68,6 +77,7 @@ class Cp2k(Section):
     """CP2K settings of a label: Gaussians and plane waves (Quickstep), closed shells."""
 
     command: str = Field(default="cp2k.psmp", description="how CP2K is started, e.g. `mpirun -np 8 cp2k.psmp`")
+    version: str | None = Field(default=None, description=VERSION.format(example="2024.1", hash="a hash of the binary"))
     basis: dict[Element, str] = Field(description="element: basis set, e.g. `O: DZVP-MOLOPT-SR-GTH`")
     potential: dict[Element, str] = Field(description="element: pseudopotential, e.g. `O: GTH-PBE-q6`")
     basis_file: str = Field(default="BASIS_MOLOPT", description="file of the basis sets")
@@ -108,4 +118,7 @@ class Ase(Section):
     )
     command: str | None = Field(
         default=None, description="how a Python that has the calculator is started; default: aldriver's own"
+    )
+    version: str | None = Field(
+        default=None, description="of the package: " + VERSION.format(example="0.5.0", hash="the installed one")
     )

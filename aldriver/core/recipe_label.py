@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from aldriver.core.label_presets import with_preset
-from aldriver.core.recipe_engines import GRID, SPACING, Ase, Cp2k, Gpaw, Grid
+from aldriver.core.recipe_engines import GRID, SPACING, VERSION, Ase, Cp2k, Gpaw, Grid
 from aldriver.core.section import Element, Positive, Section
 
 
@@ -17,6 +17,7 @@ class Espresso(Section):
     """Quantum ESPRESSO settings of a label."""
 
     command: str = "pw.x"
+    version: str | None = Field(default=None, description=VERSION.format(example="7.2", hash="a hash of the binary"))
     pseudo_dir: Path = Path("/usr/share/espresso/pseudo")
     pseudopotentials: dict[Element, str]
     ecutwfc_Ry: Positive
@@ -59,9 +60,7 @@ class Vasp(Section):
     """VASP settings of a label (pymatgen's MP static set with aldriver's overrides)."""
 
     command: str = Field(default="vasp_std", description="with its launcher, e.g. srun vasp_std")
-    version: str | None = Field(
-        default=None, description="e.g. 6.4.2: labels by another are refused; without it the binary found is hashed"
-    )
+    version: str | None = Field(default=None, description=VERSION.format(example="6.4.2", hash="a hash of the binary"))
     potcars: dict[Element, str] = Field(
         default_factory=dict, description="POTCAR of each element; the choice decides the number of valence electrons"
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from aldriver.core.errors import CampaignBusyError, StoreError
+from aldriver.core.leftovers import beating, temporary_sibling
 from aldriver.core.records import dumps, read_json
 
 MANIFEST = "manifest.json"
@@ -86,12 +87,13 @@ def publish(final: Path) -> Iterator[Path]:
         When the disk is full or not writable.
     """
     final = Path(final)
-    tmp = final.with_name(f".tmp-{final.name}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+    tmp = temporary_sibling(final)
     with disk_errors(final):
         try:
             tmp.mkdir(parents=True)
-            yield tmp
-            _write_manifest(tmp)
+            with beating(tmp):
+                yield tmp
+                _write_manifest(tmp)
             try:
                 tmp.rename(final)
             except OSError as error:
@@ -133,19 +135,6 @@ def verify(folder: Path) -> None:
             raise StoreError(f"{path}: listed in {MANIFEST} but missing")
         if sha256_file(path) != digest:
             raise StoreError(f"{path}: was changed after it was published (SHA-256 differs from {MANIFEST})")
-
-
-def remove_leftovers(root: Path, *, older_than_s: float = 0.0) -> int:
-    """Remove temporary directories of writers that are gone; returns how many."""
-    count = 0
-    for tmp in Path(root).rglob(".tmp-*"):
-        pid = tmp.name.rsplit("-", 2)[-2]
-        alive = pid.isdigit() and Path(f"/proc/{pid}").exists()
-        with suppress(OSError):
-            if tmp.is_dir() and not alive and time.time() - tmp.stat().st_mtime >= older_than_s:
-                shutil.rmtree(tmp)
-                count += 1
-    return count
 
 
 class Ledger:

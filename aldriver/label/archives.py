@@ -5,6 +5,7 @@ Owns ``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2``, ``.tar.xz`` and ``.zip``. Wh
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -48,7 +49,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
                     if left < 0:
                         raise ArchiveError(f"{archive}: unpacks to more than {max_bytes / 1024**3:.3g} GiB")
                     out.write(block)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError, RuntimeError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ArchiveError(f"{archive}: cannot be unpacked: {error}") from error
     except ArchiveError:
@@ -70,6 +71,9 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 handle = packed_tar.extractfile(member)
                 assert handle is not None
                 yield member.name, handle
+        assert packed_tar.fileobj is not None
+        while packed_tar.fileobj.read(1024 * 1024):  # the checksum of the whole stands at the very end
+            pass
 
 
 def _inside(archive: Path, name: str) -> PurePosixPath:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from aldriver.core.errors import InputError
 from aldriver.core.recipe_engines import Ase
 from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.records import dumps, read_json
-from aldriver.label.attempts import Ending, label_by_attempts, last_words, run_problem
-from aldriver.label.base import Label, Labeler, LabelSpec, Status
+from aldriver.label.attempts import ABSENT, Ending, label_by_attempts, last_words, refuse_full_disk, run_problem
+from aldriver.label.base import Label, Labeler, LabelSpec, Status, frame_problem
 from aldriver.label.process import RunResult, child_environment, run_process
+from aldriver.label.program import version_problem
 
 JOB, RESULT, OUTPUT, ERRORS = "job.json", "result.json", "run.out", "run.err"
 SCRIPT = Path(__file__).parent / "runner" / "ase_run.py"
@@ -101,12 +103,19 @@ class AseLabeler(Labeler):
 
     @property
     def code_id(self) -> str:
-        """Versions of the calculator's package and, for those of ASE itself, of ASE."""
-        found = self.probe()
-        if "error" in found:
-            return f"{self.engine}:absent"
-        package = self.settings.calculator.partition(":")[0].partition(".")[0]
-        return f"{self.engine}:{package}-{found['versions'].get(package, 'unknown')}"
+        """Version of the calculator's package: as the recipe names it, else as it is here."""
+        version = self.settings.version
+        if version is None:
+            found = self.probe()
+            if "error" in found:
+                return f"{self.engine}:absent"
+            version = found["versions"].get(self.package, "unknown")
+        return f"{self.engine}:{self.package}-{version}"
+
+    @property
+    def package(self) -> str:
+        """Package the calculator is imported from."""
+        return self.settings.calculator.partition(":")[0].partition(".")[0]
 
     def preflight(self) -> list[str]:
         """Whether the command starts a Python that can import the calculator."""
@@ -120,8 +129,7 @@ class AseLabeler(Labeler):
     @property
     def install(self) -> str:
         """What to do when the calculator is not there."""
-        package = self.settings.calculator.partition(":")[0].partition(".")[0]
-        return f"install {package} in the Python that label.{self.engine}.command starts ({self.command[0]})"
+        return f"install {self.package} in the Python that label.{self.engine}.command starts ({self.command[0]})"
 
     def warnings(self) -> list[str]:
         """A calculator whose level of theory is not stated."""
@@ -135,24 +143,19 @@ class AseLabeler(Labeler):
         problem = self.frame_problem(frame)
         if problem:
             return Label(status="failed", reason=problem)
-        (workdir / JOB).write_text(
-            dumps(job_of(frame, self.settings.calculator, self.arguments(frame), self.moments()))
-        )
+        job = dumps(job_of(frame, self.settings.calculator, self.arguments(frame), self.moments()))
         return label_by_attempts(
+            lambda _: (workdir / JOB).write_text(job),
             lambda: self._attempt(frame, workdir),
             workdir,
             retries=self.spec.retries,
-            outputs=(RESULT, OUTPUT, ERRORS),
             cancel=self._cancel,
+            keep=(RESULT, OUTPUT, ERRORS),
         )
 
     def frame_problem(self, frame: Atoms) -> str:
         """Why this frame cannot be computed; empty when it can."""
-        if len(frame) == 0:
-            return "the frame has no atoms"
-        if not np.isfinite(frame.positions).all() or not np.isfinite(np.asarray(frame.cell)).all():
-            return "positions or cell are not finite numbers"
-        return ""
+        return frame_problem(frame)
 
     def arguments(self, frame: Atoms) -> dict[str, Any]:
         """Keyword arguments of the calculator for this frame."""
@@ -184,15 +187,16 @@ class AseLabeler(Labeler):
             env=child_environment(threads=self.threads),
             cancel=self._cancel,
         )
+        if run.outcome == "done":
+            refuse_full_disk(workdir / RESULT, workdir / OUTPUT, workdir / ERRORS, code=self.settings.calculator)
         result = read_json(workdir / RESULT) if (workdir / RESULT).is_file() else {}
         return run, self._ending(frame, workdir, run, result)
 
     def _ending(self, frame: Atoms, workdir: Path, run: RunResult, result: Mapping[str, Any]) -> Ending:
         versions = result.get("versions") or self.probe().get("versions", {})
-        package = self.settings.calculator.partition(":")[0].partition(".")[0]
         common = {
             "code": self.code,
-            "version": versions.get(package),
+            "version": versions.get(self.package),
             "versions": versions,
             "binary": shutil.which(self.command[0]),
             "magnetisation": result.get("magnetisation"),
@@ -202,13 +206,17 @@ class AseLabeler(Labeler):
         about = common | self.provenance(frame, workdir, result)
         problem = run_problem(run, code=self.settings.calculator, timeout_s=self.spec.timeout_s, install=self.install)
         if problem is not None:
-            return Ending(status=problem.status, reason=problem.reason, provenance=about)
+            return replace(problem, provenance=problem.provenance | about)
         if not result:
             reason = f"{self.settings.calculator} ended without a result ({run.message or 'exit status 0'})"
             return Ending(status="failed", reason=reason + last_words(workdir / ERRORS), retry=True, provenance=about)
         if result["status"] != "ok":
             status: Status = "unconverged" if result["status"] == "unconverged" else "failed"
-            return Ending(status=status, reason=self.failure(result), provenance=about)
+            absent = {ABSENT: True} if result["reason"].startswith(("ModuleNotFoundError", "ImportError")) else {}
+            return Ending(status=status, reason=self.failure(result), provenance=about | absent)
+        other = version_problem(self.engine, self.settings.version, common["version"])
+        if other:
+            return Ending(status="rejected", reason=other, provenance=about)
         return Ending(status="ok", values=self.values(result), provenance=about)
 
     def values(self, result: Mapping[str, Any]) -> dict[str, Any]:

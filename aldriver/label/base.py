@@ -207,6 +207,23 @@ class Labeler(ABC):
         return self._cancel.is_set()
 
 
+def frame_problem(frame: Atoms, *, periodic: str = "") -> str:
+    """Why no engine can compute a frame; empty when it can.
+
+    Parameters
+    ----------
+    periodic
+        What needs a cell that is periodic in three dimensions, if anything does.
+    """
+    if len(frame) == 0:
+        return "the frame has no atoms"
+    if not np.isfinite(frame.positions).all() or not np.isfinite(np.asarray(frame.cell)).all():
+        return "positions or cell are not finite numbers"
+    if periodic and (frame.cell.rank < 3 or not frame.pbc.all()):
+        return f"{periodic} a cell that is periodic in three dimensions"
+    return ""
+
+
 def frame_provenance(frame: Atoms) -> dict[str, Any]:
     """Where a frame comes from: its id and, where known, group, generation, walker, step, system."""
     known = {k: jsonable(frame.info[k]) for k in PROVENANCE_KEYS if k in frame.info}

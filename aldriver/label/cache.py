@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -25,8 +26,10 @@ from numpy.typing import NDArray
 from aldriver.core.canonical import canonical, rearranged
 from aldriver.core.errors import StoreError
 from aldriver.core.frames import PROVENANCE_KEYS, bare, write_frames
+from aldriver.core.leftovers import lives_elsewhere, remove_leftovers
 from aldriver.core.records import dumps, read_json
-from aldriver.core.store import disk_errors, is_published, publish, remove_leftovers
+from aldriver.core.store import disk_errors, is_published, publish
+from aldriver.label.attempts import ABSENT
 from aldriver.label.base import Label, Labeler, LabelSpec, Status, frame_provenance, settings_text
 from aldriver.label.gate import LabelLimits, check_label
 from aldriver.label.process import cancel_on_signals, clean_orphans
@@ -34,6 +37,8 @@ from aldriver.label.spin import second_start
 
 LABEL_FILE = "label.json"
 _FULL_DISK_BYTES = 16 * 1024
+_POLL_S = 0.2
+_SILENCE = "silence_s"
 
 
 class _NotPublished(Exception):
@@ -61,13 +66,13 @@ def label_frame(
     """Label a frame, or read the label if it is there; also between processes it is never computed twice.
 
     A failure is published like a value and never raised, so that it does not stop the siblings. Only a cancelled
-    label is not published. A published ``timeout`` or ``unconverged`` is tried again when `spec` now allows
-    more time or steps.
+    label, and one whose engine is not here, is not published. A published ``timeout`` or ``unconverged`` is tried again
+    when `spec` now allows more time or steps.
 
     Parameters
     ----------
     limits
-        Of the gate (``gate.check_label``); a stored label has to pass them too.
+        Of the gate (``gate.check_label``); a stored label is judged by them anew.
     again
         Statuses that are computed anew when found in the store; the old record is kept as ``<key>.attempt-<n>``.
 
@@ -83,14 +88,20 @@ def label_frame(
         labels_dir.mkdir(parents=True, exist_ok=True)
     found = _stored(final, frame, spec, again)
     if found is not None:
-        return check_label(found, frame, limits)
-    with _key_lock(labels_dir / f".{key}.lock"):
+        return _judged(found, frame, limits)
+    with _key_lock(labels_dir / f".{key}.lock", labeler._cancel) as locked:
         found = _stored(final, frame, spec, again)
+        # the locks of some file systems end at the host: a worker of another one may be at this label in spite of ours
+        while found is None and locked and _busy_elsewhere(labels_dir, key) and not labeler.cancelled:
+            labeler._cancel.wait(_POLL_S)
+            found = _stored(final, frame, spec, again)
         if found is not None:
-            return check_label(found, frame, limits)
-        # whoever left work on this key behind is dead, for we hold its lock
-        clean_orphans(labels_dir, pattern=f".tmp-{key}-*")
-        _remove_dead(labels_dir, key)
+            return _judged(found, frame, limits)
+        if labeler.cancelled:
+            return Label(status="cancelled", reason="cancelled before it started", key=key)
+        # whoever of this host left work on this key behind is dead, for we hold its lock
+        clean_orphans(labels_dir, pattern=f".tmp-{key}-*/**")
+        remove_leftovers(labels_dir, pattern=f".tmp-{key}-*")
         _set_aside(final)
         return _compute(frame, labeler, spec, final, limits)
 
@@ -138,31 +149,40 @@ def _stored(final: Path, frame: Atoms, spec: LabelSpec, again: Collection[Status
     return None if label.status in again or _more_effort(label, spec) else label
 
 
+def _judged(label: Label, frame: Atoms, limits: LabelLimits | None) -> Label:
+    """A stored label by the limits of today: one that others refused still has its values, and is not lost."""
+    if label.status == "rejected" and label.energy is not None and label.forces is not None:
+        label = replace(label, status="ok", reason="")
+    return check_label(label, frame, limits)
+
+
 def _more_effort(label: Label, spec: LabelSpec) -> bool:
     """Whether `spec` allows more of what a stored failure ran out of."""
-    if label.status == "timeout":
-        return spec.timeout_s > float(label.provenance.get("timeout_s", 0.0))
     before = label.provenance.get("effort", {})
-    return label.status == "unconverged" and any(v > before.get(k, 0.0) for k, v in spec.effort.items())
+    if label.status == "timeout":
+        longer = spec.timeout_s > float(label.provenance.get("timeout_s", 0.0))
+        return longer or spec.effort.get(_SILENCE, 0.0) > before.get(_SILENCE, float("inf"))
+    more = any(v > before.get(k, 0.0) for k, v in spec.effort.items() if k != _SILENCE)
+    return label.status == "unconverged" and more
 
 
 def _compute(frame: Atoms, labeler: Labeler, spec: LabelSpec, final: Path, limits: LabelLimits | None) -> Label:
     """Label and publish; a signal to this process is obeyed only after everything is tidy."""
-    cancelled: Label | None = None
+    unpublished: Label | None = None
     with cancel_on_signals(labeler._cancel):
         try:
             with publish(final) as tmp:
                 label = _label_safely(frame, labeler, tmp, limits)
                 label = check_label(label, frame, limits)
                 label = _with_provenance(label, frame, labeler, spec, final.name)
-                if label.status == "cancelled":
-                    cancelled = label
+                if label.status == "cancelled" or ABSENT in label.provenance:
+                    unpublished = label
                     raise _NotPublished
                 _refuse_full_disk(label, tmp)
                 _write(label, frame, spec, tmp)
         except _NotPublished:
-            assert cancelled is not None
-            return cancelled
+            assert unpublished is not None
+            return unpublished
     return label
 
 
@@ -235,37 +255,40 @@ def _set_aside(final: Path) -> None:
         final.rename(final.with_name(f"{final.name}.attempt-{number}"))
 
 
-def _remove_dead(labels_dir: Path, key: str) -> None:
-    for tmp in labels_dir.glob(f".tmp-{key}-*"):
-        pid = tmp.name.rsplit("-", 2)[-2]
-        if not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(tmp, ignore_errors=True)
+def _busy_elsewhere(labels_dir: Path, key: str) -> bool:
+    return any(lives_elsewhere(tmp) for tmp in labels_dir.glob(f".tmp-{key}-*"))
 
 
 def tidy(labels_dir: Path) -> int:
     """After a crash: end orphaned engines, then remove what their starters left; returns processes ended."""
     if not Path(labels_dir).is_dir():
         return 0
-    ended = clean_orphans(labels_dir, pattern=".tmp-*")
+    ended = clean_orphans(labels_dir, pattern=".tmp-*/**")
     remove_leftovers(labels_dir)
     return ended
 
 
 @contextmanager
-def _key_lock(path: Path) -> Iterator[None]:
-    """Wait for the lock of a key; the kernel frees it when its holder dies. The file goes with the last holder."""
+def _key_lock(path: Path, cancel: threading.Event) -> Iterator[bool]:
+    """Wait for the lock of a key (True), or for `cancel` (False); the kernel frees it when its holder dies.
+
+    The file goes with the last holder.
+    """
     while True:
         with disk_errors(path):
             handle = path.open("a")
         try:
-            _lock(handle, path)
+            while not _lock(handle, path):
+                if cancel.wait(_POLL_S):
+                    yield False
+                    return
             same = False
             with suppress(FileNotFoundError):
                 same = path.stat().st_ino == os.fstat(handle.fileno()).st_ino
             if not same:  # the holder before us removed the file: what we hold is nobody's lock
                 continue
             try:
-                yield
+                yield True
             finally:
                 path.unlink(missing_ok=True)
             return
@@ -273,9 +296,13 @@ def _key_lock(path: Path) -> Iterator[None]:
             handle.close()
 
 
-def _lock(handle: IO[str], path: Path) -> None:
+def _lock(handle: IO[str], path: Path) -> bool:
+    """Take the lock, unless another worker holds it (False)."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
             raise

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,12 @@ from aldriver.core.errors import InputError
 from aldriver.core.recipe_engines import Cp2k
 from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.store import sha256_file
-from aldriver.label.attempts import Ending, label_by_attempts, last_words, run_problem
-from aldriver.label.base import Label, Labeler, LabelSpec
+from aldriver.label.attempts import Ending, label_by_attempts, last_words, refuse_full_disk, run_problem, words_of
+from aldriver.label.base import Label, Labeler, LabelSpec, frame_problem
 from aldriver.label.cp2k_files import cp2k_input, parse_cp2k
 from aldriver.label.kgrid import grid_of, grid_problem, grid_text
 from aldriver.label.process import RunResult, child_environment, run_process
+from aldriver.label.program import Program, version_problem
 
 INPUT, OUTPUT, ERRORS = "label.inp", "label.out", "label.err"
 _INSTALL = "install CP2K (Debian: apt-get install cp2k cp2k-data) or set label.cp2k.command"
@@ -35,7 +34,7 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
     if c is None:
         raise InputError("label.engine 'cp2k' needs the block label.cp2k")
     numbers = c.model_dump(
-        mode="json", exclude={"command", "data_dir", "max_scf_steps", "basis_file", "potential_file"}
+        mode="json", exclude={"command", "version", "data_dir", "max_scf_steps", "basis_file", "potential_file"}
     )
     numbers = {k: v for k, v in numbers.items() if v is not None}
     numbers |= {"files": {kind: _hash_of(path) for kind, path in _files(c).items()}}
@@ -80,30 +79,18 @@ class Cp2kLabeler(Labeler):
     def __init__(self, settings: Cp2k, spec: LabelSpec, *, elements: tuple[str, ...] = (), threads: int = 1) -> None:
         super().__init__()
         self.settings, self.spec, self.elements, self.threads = settings, spec, elements, threads
-
-    def _tokens(self) -> list[str]:
-        return shlex.split(self.settings.command) or ["cp2k.psmp"]
-
-    def _program(self) -> str:
-        tokens = self._tokens()
-        return next((t for t in tokens if "cp2k" in Path(t).name), tokens[0])
+        self.program = Program(
+            engine="cp2k", command=settings.command, default="cp2k.psmp", pattern="cp2k", version=settings.version
+        )
 
     @property
     def code_id(self) -> str:
-        """Hash of the binary; a fixed text when it is absent."""
-        found = shutil.which(self._program())
-        if found is None:
-            return "cp2k:absent"
-        stat = Path(found).stat()
-        return f"cp2k:{_sha256(Path(found).resolve(), stat.st_mtime_ns, stat.st_size)[:16]}"
+        """The version the recipe names, else a hash of the binary; a fixed text when it is absent."""
+        return self.program.code_id
 
     def preflight(self) -> list[str]:
         """Missing programs, files, basis sets and potentials."""
-        problems = [
-            f"{program} was not found on PATH: {_INSTALL}"
-            for program in dict.fromkeys([self._tokens()[0], self._program()])
-            if shutil.which(program) is None
-        ]
+        problems = [f"{program} was not found on PATH: {_INSTALL}" for program in self.program.missing()]
         for kind, path in _files(self.settings).items():
             if not path.is_file():
                 problems.append(f"label.cp2k.{kind}_file: {path} is not there; set label.cp2k.data_dir")
@@ -124,30 +111,26 @@ class Cp2kLabeler(Labeler):
         problem = self._frame_problem(frame)
         if problem:
             return Label(status="failed", reason=problem)
-        (workdir / INPUT).write_text(cp2k_input(frame, self.settings))
         return label_by_attempts(
+            lambda _: (workdir / INPUT).write_text(cp2k_input(frame, self.settings)),
             lambda: self._attempt(frame, workdir),
             workdir,
             retries=self.spec.retries,
-            outputs=(OUTPUT, ERRORS),
             cancel=self._cancel,
+            keep=(OUTPUT, ERRORS),
         )
 
     def _frame_problem(self, frame: Atoms) -> str:
-        if len(frame) == 0:
-            return "the frame has no atoms"
-        if frame.cell.rank < 3 or not frame.pbc.all():
-            return "labels by CP2K need a cell that is periodic in three dimensions"
-        if not np.isfinite(frame.positions).all() or not np.isfinite(np.asarray(frame.cell)).all():
-            return "positions or cell are not finite numbers"
         missing = sorted(set(frame.get_chemical_symbols()) - (set(self.settings.basis) & set(self.settings.potential)))
-        if missing:
-            return f"no basis set or potential for {', '.join(missing)} in label.cp2k"
-        return grid_problem(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing_per_A)
+        return (
+            frame_problem(frame, periodic="labels by CP2K need")
+            or (f"no basis set or potential for {', '.join(missing)} in label.cp2k" if missing else "")
+            or grid_problem(np.asarray(frame.cell), self.settings.kpoints, self.settings.kspacing_per_A)
+        )
 
     def _attempt(self, frame: Atoms, workdir: Path) -> tuple[RunResult, Ending]:
         run = run_process(
-            [*self._tokens(), "-i", INPUT],
+            [*self.program.words, "-i", INPUT],
             cwd=workdir,
             stdout=workdir / OUTPUT,
             stderr=workdir / ERRORS,
@@ -157,18 +140,21 @@ class Cp2kLabeler(Labeler):
         )
         for left in [*workdir.glob("label-RESTART*"), *workdir.glob("label-*.wfn*")]:
             left.unlink(missing_ok=True)
-        return run, self._ending(frame, workdir, run)
+        if run.outcome == "done":
+            refuse_full_disk(workdir / OUTPUT, workdir / ERRORS, code="CP2K")
+        ending = self._ending(frame, workdir, run)
+        return run, replace(ending, provenance=ending.provenance | self.program.absence(ending))
 
     def _ending(self, frame: Atoms, workdir: Path, run: RunResult) -> Ending:
-        output = workdir / OUTPUT
-        parsed = parse_cp2k(output.read_text(errors="replace") if output.is_file() else "")
+        parsed = parse_cp2k(words_of(workdir / OUTPUT))
+        binary = self.program.binary
         s = self.settings
         about: dict[str, Any] = {
             "code": "CP2K",
             "version": parsed.version,
             "command": s.command,
-            "binary": shutil.which(self._program()),
-            "binary_sha256": self.code_id.partition(":")[2],
+            "binary": None if binary is None else str(binary),
+            "binary_sha256": self.program.sha256,
             "functional": s.functional + ("-D3(BJ)" if s.dispersion else ""),
             "basis": s.basis,
             "pseudopotentials": s.potential,
@@ -186,7 +172,7 @@ class Cp2kLabeler(Labeler):
         }
         problem = run_problem(run, code="CP2K", timeout_s=self.spec.timeout_s, install=_INSTALL)
         if problem is not None:
-            return Ending(status=problem.status, reason=problem.reason, provenance=about)
+            return replace(problem, provenance=problem.provenance | about)
         status, reason = parsed.verdict(len(frame))
         if status == "unconverged":
             reason += f"; limit: label.cp2k.max_scf_steps {s.max_scf_steps}"
@@ -198,6 +184,9 @@ class Cp2kLabeler(Labeler):
             return Ending(status="failed", reason=reason, retry=True, provenance=about)
         if status != "ok":
             return Ending(status=status, reason=reason + last_words(workdir / ERRORS), retry=True, provenance=about)
+        other = version_problem("cp2k", s.version, parsed.version)
+        if other:
+            return Ending(status="rejected", reason=other, provenance=about)
         values = {
             "energy": parsed.energy,
             "free_energy": parsed.energy,
@@ -205,11 +194,6 @@ class Cp2kLabeler(Labeler):
             "stress": parsed.stress,
         }
         return Ending(status="ok", values=values, provenance=about)
-
-
-@lru_cache(maxsize=4)
-def _sha256(path: Path, _mtime_ns: int, _size: int) -> str:
-    return sha256_file(path)
 
 
 def cheap(settings: LabelBlock) -> LabelBlock:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aldriver.label.archives import ArchiveError, is_archive, unpack
+from aldriver.label.gpaw_output import is_gpaw
 
 _HEAD = 64 * 1024
 _DEPTH = 3
@@ -140,7 +141,7 @@ def _code(head: str, name: str) -> str:
         return "vasp"
     if re.search(r"Program PWSCF\s", head):
         return "espresso"
-    if "___ ___ ___ _ _ _" in head and "gpaw" in head.lower():
+    if is_gpaw(head):
         return "gpaw"
     lines = head.split("\n", 2)
     counted = len(lines) > 1 and re.fullmatch(r"\s*\d+\s*", lines[0])

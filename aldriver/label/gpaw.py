@@ -5,24 +5,26 @@ Owns what is GPAW's: parameters, PAW data sets, what its log says. How the proce
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from aldriver.core.config import backend_python
 from aldriver.core.errors import InputError
 from aldriver.core.recipe_engines import Ase, Gpaw
 from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.label.ase import AseLabeler
-from aldriver.label.base import LabelSpec
+from aldriver.label.base import LabelSpec, frame_problem
 from aldriver.label.gpaw_output import scf_steps
 from aldriver.label.kgrid import grid_of, grid_problem, grid_text
-from aldriver.label.spin import with_start
+from aldriver.label.spin import spin_warnings, with_start
 
 LOG = "gpaw.txt"
-_MAGNETIC = ("Cr", "Mn", "Fe", "Co", "Ni")
 _SETUPS = ("LDA", "PBE", "revPBE", "RPBE")
 
 
@@ -31,7 +33,7 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
     g = settings.gpaw
     if g is None:
         raise InputError("label.engine 'gpaw' needs the block label.gpaw")
-    numbers = g.model_dump(mode="json", exclude={"command", "max_scf_steps"})
+    numbers = g.model_dump(mode="json", exclude={"command", "version", "max_scf_steps"})
     numbers = {k: v for k, v in numbers.items() if v is not None and v != {}}
     own = "".join(f", {e} {name}" for e, name in sorted(g.setups.items()))
     spin = ", spin-polarised" if g.spin else ""
@@ -59,7 +61,8 @@ class GpawLabeler(AseLabeler):
     code = "GPAW"
 
     def __init__(self, gpaw: Gpaw, spec: LabelSpec, *, elements: tuple[str, ...] = (), threads: int = 1) -> None:
-        block = Ase(calculator="gpaw:GPAW", level=spec.method, command=gpaw.command)
+        command = gpaw.command or _python()
+        block = Ase(calculator="gpaw:GPAW", level=spec.method, command=command, version=gpaw.version)
         super().__init__(block, spec, elements=elements, threads=threads)
         self.gpaw = gpaw
 
@@ -80,7 +83,9 @@ class GpawLabeler(AseLabeler):
 
     @property
     def code_id(self) -> str:
-        """Version of GPAW and hashes of the PAW data sets of `elements`."""
+        """Version of GPAW, and hashes of the PAW data sets of `elements` unless the recipe vouches for a version."""
+        if self.gpaw.version is not None:
+            return super().code_id
         setups = self.probe().get("setups", {})
         hashes = ",".join(f"{n}:{'missing' if s is None else s['sha256'][:12]}" for n, s in sorted(setups.items()))
         return f"{super().code_id} {hashes}".strip()
@@ -103,27 +108,19 @@ class GpawLabeler(AseLabeler):
     def install(self) -> str:
         """How to get GPAW."""
         return (
-            "install GPAW (`pip install gpaw`; it needs a C++ compiler, libxc and BLAS: docs/labels.md), or name the "
-            "Python that has it in label.gpaw.command"
+            "run `make setup-gpaw` in a checkout of aldriver (it needs a C++ compiler, libxc and BLAS: "
+            "docs/labels_engines.md), or name the Python that has it in label.gpaw.command"
         )
 
     def warnings(self) -> list[str]:
         """Magnetic elements without spin."""
-        magnetic = [e for e in self.elements if e in _MAGNETIC]
-        if not magnetic or self.gpaw.spin:
-            return []
-        return [
-            f"{', '.join(magnetic)}: labelled without spin, which is wrong for magnetic metals; set label.gpaw.spin"
-        ]
+        return spin_warnings(self.elements, self.gpaw, "gpaw")
 
     def frame_problem(self, frame: Atoms) -> str:
         """Cells that are not periodic, and those that the frozen grid samples too thinly."""
-        problem = super().frame_problem(frame)
-        if problem:
-            return problem
-        if frame.cell.rank < 3 or not frame.pbc.all():
-            return "plane waves need a cell that is periodic in three dimensions"
-        return grid_problem(np.asarray(frame.cell), self.gpaw.kpoints, self.gpaw.kspacing_per_A)
+        return frame_problem(frame, periodic="plane waves need") or grid_problem(
+            np.asarray(frame.cell), self.gpaw.kpoints, self.gpaw.kspacing_per_A
+        )
 
     def arguments(self, frame: Atoms) -> dict[str, Any]:
         """GPAW's parameters for this frame; no point group, for frames of MD have none and a near one would jump."""
@@ -172,6 +169,12 @@ class GpawLabeler(AseLabeler):
         if result["status"] == "unconverged":
             return f"the SCF did not converge; limit: label.gpaw.max_scf_steps {self.gpaw.max_scf_steps}"
         return super().failure(result)
+
+
+def _python() -> str | None:
+    """The Python of GPAW where it is not this one: as configured, or made by ``make setup-gpaw``."""
+    elsewhere = None if find_spec("gpaw") else backend_python("gpaw")
+    return None if elsewhere is None else shlex.quote(str(elsewhere))
 
 
 def cheap(settings: LabelBlock) -> LabelBlock:

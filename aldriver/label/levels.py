@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ase import units
@@ -47,15 +47,28 @@ def pseudos(settings: Mapping[str, Any]) -> dict[str, str]:
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What differs between two settings, in words; what one of them does not know is no difference."""
     out = []
-    for key in (*KEYS, "kpoints"):
-        if found.get(key) is None or wanted.get(key) is None or _same(found[key], wanted[key]):
-            continue
-        out.append(f"{key} is {_show(found[key])}, not {_show(wanted[key])}")
     have, want = pseudos(found), pseudos(wanted)
+    for key in (*KEYS, "kpoints"):
+        value = wanted.get(key)
+        if key == "functional" and value is not None:
+            value = _with_u_of(str(value), have)
+        if found.get(key) is None or value is None or _same(found[key], value):
+            continue
+        out.append(f"{key} is {_show(found[key])}, not {_show(value)}")
     for element in sorted(set(have) & set(want)):
         if not _same_pseudo(have[element], want[element]):
             out.append(f"the pseudopotential of {element} is {have[element]}, not {want[element]}")
     return out
+
+
+def _with_u_of(functional: str, elements: Collection[str]) -> str:
+    """A functional with the U of those elements alone, in their order, as an output of a cell of theirs names it."""
+    match = re.search(r"\+U \(([^)]*)\)", functional)
+    if match is None or not elements:
+        return functional
+    values = dict(word.split() for word in match[1].split(", "))
+    named = ", ".join(f"{e} {values[e]}" for e in elements if e in values)
+    return functional.replace(match[0], f"+U ({named})" if named else "")
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -73,7 +86,11 @@ def _same_pseudo(a: str, b: str) -> bool:
     sums = [re.search(r"md5:([0-9a-f]{32})", x) for x in (a, b)]
     if all(sums):
         return sums[0].group(1) == sums[1].group(1)  # type: ignore[union-attr]
-    return a.split()[0:2] == b.split()[0:2] if "PAW" in a and "PAW" in b else a == b
+    if "PAW" not in a or "PAW" not in b:
+        return a == b
+    words = [x.split() for x in (a, b)]
+    known = min(len(w) for w in words)  # without the library a recipe knows no date
+    return words[0][:known] == words[1][:known]
 
 
 def _show(value: Any) -> str:
@@ -90,7 +107,8 @@ class Levels:
         """Number of the level of these settings; a new one is added. Elements met later join a level."""
         own = {k: settings[k] for k in KEYS if settings.get(k) is not None} | {"pseudopotentials": pseudos(settings)}
         for k, level in enumerate(self.members):
-            if level.keys() == own.keys() and not differences(own, level):
+            alike = level.keys() == own.keys() and level.get("functional") == own.get("functional")
+            if alike and not differences(own, level):
                 level["pseudopotentials"] |= own["pseudopotentials"]
                 return k
         self.members.append(own)
@@ -123,18 +141,37 @@ def wanted_settings(label: recipe_label.Label) -> dict[str, Any]:
         return _espresso(label.espresso)
     if label.engine == "vasp" and label.vasp is not None:
         return _vasp(label.vasp)
+    if label.engine == "gpaw" and label.gpaw is not None:
+        return _gpaw(label.gpaw)
     if label.engine == "calculator":
         raise InputError("label.engine 'calculator' is a stand-in: finished DFT outputs do not belong to its labels")
-    return {"code": {"gpaw": "GPAW", "cp2k": "CP2K"}.get(label.engine, label.engine)}
+    return {"code": {"cp2k": "CP2K"}.get(label.engine, label.engine)}
 
 
 def _vasp(v: recipe_label.Vasp) -> dict[str, Any]:
-    block = v.model_dump()
-    wanted: dict[str, Any] = {"code": "VASP", "cutoff_eV": block.get("encut_eV"), "spin": block.get("spin")}
-    if block.get("smearing") and block.get("sigma_eV"):
-        wanted["smearing"] = f"{block['smearing']} {block['sigma_eV']:g} eV"
-    wanted["kpoints"] = block.get("kpoints")
-    return wanted | {"pseudopotentials": {e: f"PAW_PBE {p}" for e, p in v.potcars.items()}}
+    from aldriver.label.vasp_input import functional_name, potcar_title
+
+    kind = "methfessel-paxton 1" if v.smearing == "methfessel-paxton" else v.smearing
+    return {
+        "code": "VASP",
+        "functional": functional_name(v),
+        "cutoff_eV": v.encut_eV,
+        "smearing": f"{kind} {v.sigma_eV:g} eV",
+        "spin": v.spin,
+        "kpoints": None if v.kpoints is None else list(v.kpoints),
+        "pseudopotentials": {e: potcar_title(e, v) for e in v.potcars},
+    }
+
+
+def _gpaw(g: recipe_label.Gpaw) -> dict[str, Any]:
+    return {
+        "code": "GPAW",
+        "functional": g.xc,
+        "cutoff_eV": g.ecut_eV,
+        "spin": g.spin,
+        "kpoints": None if g.kpoints is None else list(g.kpoints),
+        **({} if g.smearing == "none" else {"smearing": g.smearing, "width_eV": g.width_eV}),
+    }
 
 
 def _espresso(e: recipe_label.Espresso) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,16 +131,38 @@ def _start(
 
 
 def _wait(pid: int, deadline: float, cancel: threading.Event) -> Literal["done", "timeout", "cancelled"]:
-    fd = os.pidfd_open(pid)
-    try:
+    with _end_of(pid) as ended:
         while True:
             left = deadline - time.monotonic()
-            if select.select([fd], [], [], max(0.0, min(_SLICE_S, left)))[0]:
+            if ended(max(0.0, min(_SLICE_S, left))):
                 return "done"
             if cancel.is_set():
                 return "cancelled"
             if left <= 0:
                 return "timeout"
+
+
+@contextmanager
+def _end_of(pid: int) -> Iterator[Callable[[float], bool]]:
+    """A function that waits some seconds for the end of a child and says whether it has come; it reaps nothing."""
+
+    def look(seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(min(0.02, max(0.0, end - time.monotonic())))
+        return True
+
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:  # a kernel before 5.3, or a container that forbids it
+        yield look
+        return
+    try:
+        poll = select.poll()  # select() knows no descriptor above 1023
+        poll.register(fd, select.POLLIN)
+        yield lambda seconds: bool(poll.poll(1e3 * seconds))
     finally:
         os.close(fd)
 

@@ -1,7 +1,7 @@
 """The frames of a data set that is to be labelled anew at another level of theory.
 
-Owns where frames are found: in a campaign, a label store, or a file. Labelling them is ``cache.label_frame``, which
-takes from the new store what is there: a redo that was stopped goes on.
+Owns where frames are found (in a campaign, a label store, or a file), and that the new store holds one level alone.
+Labelling them is ``cache.label_frame``, which takes from the new store what is there: a redo that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from ase import Atoms
 
 from aldriver.core.errors import InputError
 from aldriver.core.frames import frame_hash, read_frames
+from aldriver.core.records import read_json
 from aldriver.core.store import is_published
+from aldriver.label.base import LabelSpec
 from aldriver.label.cache import read_label
 
 
@@ -43,3 +45,22 @@ def frames_of(source: Path) -> list[Atoms]:
     if not unique:
         raise InputError(f"{source}: holds no labelled frames (a campaign, a label store, or a file of frames)")
     return list(unique.values())
+
+
+def refuse_other_levels(store: Path, spec: LabelSpec) -> None:
+    """Refuse a label store that holds labels of another level of theory.
+
+    Raises
+    ------
+    InputError
+        With the two levels.
+    """
+    for folder in sorted(Path(store).glob("*")):
+        if is_published(folder) and (folder / "spec.json").is_file():
+            held = read_json(folder / "spec.json")
+            if held.get("digest") != spec.digest():
+                level = held.get("method") or held.get("level") or "another"
+                raise InputError(
+                    f"{store}: holds labels of another level of theory ({level}; now: {spec.method}); two levels do "
+                    "not go into one store: name a new folder with --out"
+                )

@@ -5,7 +5,7 @@ Owns the judgement and the second run; starting moments are set by the engines (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,9 @@ USUAL: Mapping[str, tuple[float, float]] = {"Fe": (1.0, 4.0), "Co": (0.8, 3.0), 
 and fcc Ni 0.6 (Kittel, Introduction to Solid State Physics, ch. 12); the windows leave room for strain, defects and
 alloying."""
 
+MAGNETIC = ("Cr", "Mn", "Fe", "Co", "Ni")
+"""Elements whose metals or alloys are magnetic."""
+
 STARTS = ("starting_moments_muB", "magmoms", "starting_magnetization")
 """Keys of an engine's block that hold starting moments by element, the one to use first."""
 
@@ -33,6 +36,15 @@ def with_start(block: Block, moments: Mapping[str, float]) -> Block | None:
     if key is None or not getattr(block, "spin", True):
         return None
     return block.model_copy(update={key: getattr(block, key) | dict(moments)})
+
+
+def spin_warnings(elements: Iterable[str], block: BaseModel, engine: str) -> list[str]:
+    """Magnetic elements that are labelled without spin, in a sentence."""
+    magnetic = [e for e in elements if e in MAGNETIC]
+    if not magnetic or getattr(block, "spin", True):
+        return []
+    names = ", ".join(magnetic)
+    return [f"{names}: labelled without spin, which is wrong for magnetic metals; set label.{engine}.spin"]
 
 
 def usual_moments(frame: Atoms) -> dict[str, tuple[float, float]]:

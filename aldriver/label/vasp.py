@@ -6,23 +6,18 @@ Owns the order of events: inputs, run, retry, verdict, provenance. The inputs ar
 
 from __future__ import annotations
 
-import errno
 import gzip
 import hashlib
 import os
 import platform
-import shlex
 import shutil
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from aldriver import __version__
@@ -31,12 +26,13 @@ from aldriver.core.frames import frame_hash
 from aldriver.core.recipe_label import Label as LabelBlock
 from aldriver.core.recipe_label import Vasp
 from aldriver.core.records import dumps, read_json
-from aldriver.core.store import sha256_file
 from aldriver.label import vasp_run
-from aldriver.label.base import Label, Labeler, LabelSpec, Status
+from aldriver.label.attempts import ABSENT, Ending, label_by_attempts, last_words, refuse_full_disk, run_problem
+from aldriver.label.base import Label, Labeler, LabelSpec, frame_problem
 from aldriver.label.found import FoundLabel
 from aldriver.label.process import RunResult, child_environment, run_process
-from aldriver.label.spin import with_start
+from aldriver.label.program import Program, version_problem
+from aldriver.label.spin import spin_warnings, with_start
 from aldriver.label.vasp_input import (
     Inputs,
     drift,
@@ -52,19 +48,10 @@ from aldriver.label.vasp_run import ANSWER, ORIGINAL, REQUEST
 from aldriver.label.vasprun import read_vasprun
 
 STAND_IN = "vasp_standin"
-_MAGNETIC = ("Cr", "Mn", "Fe", "Co", "Ni")
+_WORDS = ("std_err.txt", "runner.err")
 _RESULTS = ("vasprun.xml", "OUTCAR", "OSZICAR", "CONTCAR", "vasp.out", "std_err.txt", ANSWER)
 _SCRATCH = ("WAVECAR", "CHG*", "PROCAR", "DOSCAR", "EIGENVAL", "IBZKPT", "PCDAT", "XDATCAR", "REPORT", "LOCPOT",
             "POTCAR", "vaspout.h5", "error.*.tar.gz", "*.orig", "custodian.json", REQUEST, ORIGINAL)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """How an attempt ended, and whether the same input deserves another."""
-
-    status: Status
-    reason: str = ""
-    retry: bool = False
 
 
 def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -> tuple[VaspLabeler, LabelSpec]:
@@ -77,10 +64,11 @@ def make(settings: LabelBlock, elements: tuple[str, ...], *, threads: int = 1) -
     method = f"{functional_name(v)}, PAW {v.encut_eV:g} eV, k-grid {grid}{spin}"
     decides = numbers(v)
     if is_stand_in(v.command):
-        words = shlex.split(v.command)
+        words = _program(v).words
         arguments = words[next(i for i, w in enumerate(words) if STAND_IN in w) + 1 :]
         method, decides["stand_in"] = f"stand-in for VASP, not DFT ({method})", arguments
-    spec = LabelSpec.of(settings, method, decides, max_scf_steps=v.max_scf_steps, corrections=v.corrections)
+    effort = {"max_scf_steps": v.max_scf_steps, "corrections": v.corrections, "silence_s": v.silence_s}
+    spec = LabelSpec.of(settings, method, decides, **effort)
     return VaspLabeler(v, spec, elements=elements, threads=threads), spec
 
 
@@ -111,6 +99,7 @@ class VaspLabeler(Labeler):
     def __init__(self, settings: Vasp, spec: LabelSpec, *, elements: tuple[str, ...] = (), threads: int = 1) -> None:
         super().__init__()
         self.settings, self.spec, self.elements, self.threads = settings, spec, elements, threads
+        self.program = _program(settings)
         self.stand_in = is_stand_in(settings.command)
 
     def with_start(self, moments: Mapping[str, float]) -> VaspLabeler | None:
@@ -127,26 +116,18 @@ class VaspLabeler(Labeler):
         """The version the recipe names, else a hash of the binary; a fixed text when it is absent."""
         if self.stand_in:
             return f"vasp:stand-in-{hashlib.sha256(self.settings.command.encode()).hexdigest()[:16]}"
-        if self.settings.version is not None:
-            return f"vasp:{self.settings.version}"
-        binary = self._binary()
-        return "vasp:absent" if binary is None else f"vasp:{_sha256(binary)[:16]}"
-
-    def _binary(self) -> Path | None:
-        found = shutil.which(_programs(self.settings.command)[-1])
-        return None if found is None else Path(found).resolve()
+        return self.program.code_id
 
     def preflight(self) -> list[str]:
         """Missing custodian, launcher or binary, POTCAR folder, POTCAR files."""
         problems = []
         if find_spec("custodian") is None:
             problems.append("custodian, which runs VASP, is not installed: pip install 'aldriver[vasp]'")
-        for program in _programs(self.settings.command):
-            if shutil.which(program) is None:
-                problems.append(
-                    f"'{program}' was not found on PATH: VASP is licensed software; load your cluster's module for it "
-                    "or set label.vasp.command"
-                )
+        problems += [
+            f"'{program}' was not found on PATH: VASP is licensed software; load your cluster's module for it "
+            "or set label.vasp.command"
+            for program in self.program.missing()
+        ]
         return problems if self.stand_in else [*problems, *self._potcar_problems()]
 
     def _potcar_problems(self) -> list[str]:
@@ -173,86 +154,66 @@ class VaspLabeler(Labeler):
 
     def warnings(self) -> list[str]:
         """Magnetic elements without spin, and the stand-in."""
-        found = []
-        magnetic = [e for e in self.elements if e in _MAGNETIC]
-        if magnetic and not self.settings.spin:
-            names = ", ".join(magnetic)
-            found.append(f"{names}: labelled without spin, which is wrong for magnetic metals; set label.vasp.spin")
+        found = spin_warnings(self.elements, self.settings, "vasp")
         if self.stand_in:
             found.append("label.vasp.command runs the stand-in, not VASP: its labels are no DFT and say so")
         return found
 
     def label(self, frame: Atoms, workdir: Path) -> Label:
         """Run VASP on one frame; whatever happens is in the label."""
-        start, cpu, workdir = time.monotonic(), time.process_time(), Path(workdir)
+        workdir = Path(workdir)
         problem = self._frame_problem(frame)
         if problem:
             return Label(status="failed", reason=problem)
+        problems = self.preflight()
+        if problems:
+            reason = f"vasp is not available: {'; '.join(problems)}"
+            return Label(status="failed", reason=reason, provenance={ABSENT: True})
         try:
             inputs = vasp_inputs(frame, self.settings)
             comment = f"{frame.get_chemical_formula()} {frame.info.get('frame_id') or frame_hash(frame)}"
             potcars = write_inputs(workdir, inputs, self.settings, comment=comment, potcars=not self.stand_in)
         except AldriverError as error:
             return Label(status="rejected", reason=str(error))
-        attempts: list[dict[str, Any]] = []
-        for attempt in range(1, self.spec.retries + 2):
-            runs, answer, found, ending = self._attempt(workdir, inputs)
-            seconds, child_cpu = sum(r.seconds for r in runs), sum(r.cpu_s for r in runs)
-            attempts.append({"ending": ending.status, "reason": ending.reason, "seconds": seconds, "cpu_s": child_cpu})
-            if not ending.retry or attempt > self.spec.retries:
-                break
-            _clear(workdir, inputs)
-            self._cancel.wait(min(0.1 * 2**attempt, 5.0))  # what made it crash may need a moment to pass
-        reason = ending.reason
-        if ending.retry and len(attempts) > 1:
-            reason += f" ({len(attempts)} attempts with the same input)"
-        provenance = self._provenance(inputs, potcars, found, answer, attempts)
-        _tidy(workdir)
-        label = _in_order(found, inputs) if ending.status == "ok" and found else Label(status="failed", reason="-")
-        return replace(
-            label,
-            status=ending.status,
-            reason=reason,
-            provenance=provenance,
-            seconds=time.monotonic() - start,
-            cpu_s=sum(a["cpu_s"] for a in attempts) + time.process_time() - cpu,
+        label = label_by_attempts(
+            lambda _: _fresh(workdir, inputs),
+            lambda: self._attempt(workdir, inputs, potcars),
+            workdir,
+            retries=self.spec.retries,
+            cancel=self._cancel,
         )
+        _tidy(workdir)
+        return label
 
     def _frame_problem(self, frame: Atoms) -> str:
-        if len(frame) == 0:
-            return "the frame has no atoms"
-        if frame.cell.rank < 3 or not frame.pbc.all():
-            return "VASP needs a cell that is periodic in three dimensions"
-        if not np.isfinite(frame.positions).all() or not np.isfinite(np.asarray(frame.cell)).all():
-            return "positions or cell are not finite numbers"
-        problems = self.preflight()
-        if problems:
-            return f"vasp is not available: {'; '.join(problems)}"
+        problem = frame_problem(frame, periodic="VASP needs")
+        if problem:
+            return problem
         missing = sorted(set(frame.get_chemical_symbols()) - set(self.settings.potcars))
         if missing and not self.stand_in:
             return f"no POTCAR for {', '.join(missing)} in label.vasp.potcars"
         return ""
 
-    def _attempt(
-        self, workdir: Path, inputs: Inputs
-    ) -> tuple[list[RunResult], dict[str, Any], FoundLabel | None, _Ending]:
+    def _attempt(self, workdir: Path, inputs: Inputs, potcars: dict[str, Any]) -> tuple[RunResult, Ending]:
         """Run VASP; a run that ended badly before custodian looked at it is handed over to its handlers."""
         run, answer = self._run(workdir, self.spec.timeout_s)
         found = _read(workdir)
         ending = self._ending(run, answer, found, workdir, inputs)
         mendable = ending.status == "unconverged" or ending.retry
-        if not mendable or not answer or answer["corrections"] or self.settings.corrections == 0:
-            return [run], answer, found, ending
-        more, answer = self._run(workdir, max(1.0, self.spec.timeout_s - run.seconds), resume=True)
-        if more.outcome == "done" and not answer.get("corrections"):
-            return [run, more], answer, found, ending  # the handlers know nothing either
-        found = _read(workdir)
-        return [run, more], answer, found, self._ending(more, answer, found, workdir, inputs)
+        if mendable and answer and not answer["corrections"] and self.settings.corrections:
+            more, answer = self._run(workdir, max(1.0, self.spec.timeout_s - run.seconds), resume=True)
+            run = replace(more, seconds=run.seconds + more.seconds, cpu_s=run.cpu_s + more.cpu_s)
+            if more.outcome != "done" or answer.get("corrections"):  # else the handlers know nothing either
+                found = _read(workdir)
+                ending = self._ending(more, answer, found, workdir, inputs)
+        values = _in_order(found.label, inputs) if ending.status == "ok" and found else {}
+        about = ending.provenance | self._provenance(inputs, potcars, found, answer)
+        return run, replace(ending, values=values, provenance=about)
 
     def _run(self, workdir: Path, timeout_s: float, *, resume: bool = False) -> tuple[RunResult, dict[str, Any]]:
         v = self.settings
         (workdir / ANSWER).unlink(missing_ok=True)
-        request = {"command": shlex.split(v.command), "silence_s": v.silence_s, "corrections": v.corrections}
+        request = {"command": self.program.words, "silence_s": v.silence_s, "corrections": v.corrections}
         (workdir / REQUEST).write_text(dumps({**request, "resume": resume}))
         environment = child_environment(threads=self.threads)
         # the runner imports the same aldriver, from wherever this one was imported
@@ -267,40 +228,39 @@ class VaspLabeler(Labeler):
             env=environment,
             cancel=self._cancel,
         )
-        if "No space left on device" in _text(workdir / "std_err.txt") + _text(workdir / "runner.err"):
-            raise OSError(errno.ENOSPC, "VASP found no space left on the disk")
+        refuse_full_disk(*(workdir / name for name in _WORDS), code="VASP")
         return run, read_json(workdir / ANSWER) if (workdir / ANSWER).exists() else {}
 
     def _ending(
         self, run: RunResult, answer: dict[str, Any], found: FoundLabel | None, workdir: Path, inputs: Inputs
-    ) -> _Ending:
-        if run.outcome == "cancelled":
-            return _Ending("cancelled", "cancelled")
-        if run.outcome == "timeout":
-            return _Ending("timeout", f"VASP was {run.message} (label.timeout_s {self.spec.timeout_s:g})")
-        if run.outcome == "missing":
-            return _Ending("failed", run.message)
-        ending, message, words = answer.get("ending"), answer.get("message", ""), _last_words(workdir)
+    ) -> Ending:
+        problem = run_problem(run, code="VASP", timeout_s=self.spec.timeout_s, install="is this Python still there?")
+        if problem is not None:
+            return problem
+        ending, message = answer.get("ending"), answer.get("message", "")
+        words = last_words(workdir / _WORDS[0]) or last_words(workdir / _WORDS[1])
         if ending is None:
-            return _Ending("failed", f"custodian ended without an answer ({run.message}){words}", retry=True)
+            reason = f"custodian ended without an answer ({run.message}){words}"
+            return Ending(status="failed", reason=reason, retry=True)
         if ending == "drift":
-            return _Ending("rejected", f"a correction changed the settings of the label: {message}")
+            return Ending(status="rejected", reason=f"a correction changed the settings of the label: {message}")
         if ending == "silent":
             wait = f"{self.settings.silence_s:g} s (label.vasp.silence_s)"
-            return _Ending("timeout", f"VASP hung: it wrote nothing for {wait}")
+            return Ending(status="timeout", reason=f"VASP hung: it wrote nothing for {wait}")
         if ending == "unconverged" or (found is not None and found.label.status == "unconverged"):
-            return _Ending("unconverged", _unconverged(found, answer))
+            return Ending(status="unconverged", reason=_unconverged(found, answer))
         # custodian also gives up on messages that did no harm: what is finished and converged is not lost to them
         if ending == "gave up" and (found is None or not found.label.ok):
-            return _Ending("failed", f"VASP met an error that no allowed correction mends: {message}{words}")
+            reason = f"VASP met an error that no allowed correction mends: {message}{words}"
+            return Ending(status="failed", reason=reason)
         if ending == "crashed":
-            return _Ending("failed", f"VASP crashed ({message}){words}", retry=True)
+            return Ending(status="failed", reason=f"VASP crashed ({message}){words}", retry=True)
         if found is None or not found.label.ok:
             reason = "there is no output of VASP" if found is None else found.label.reason
             rejected = found is not None and found.label.status == "rejected"
-            return _Ending("rejected" if rejected else "failed", f"{reason}{words}", retry=not rejected)
-        problem = self._foreign(found, workdir, inputs)
-        return _Ending("rejected", problem) if problem else _Ending("ok")
+            return Ending(status="rejected" if rejected else "failed", reason=f"{reason}{words}", retry=not rejected)
+        foreign = self._foreign(found, workdir, inputs)
+        return Ending(status="rejected", reason=foreign) if foreign else Ending(status="ok")
 
     def _foreign(self, found: FoundLabel, workdir: Path, inputs: Inputs) -> str:
         """Whether VASP computed something else than it was asked to."""
@@ -309,9 +269,9 @@ class VaspLabeler(Labeler):
         if bool(found.settings.get("stand_in")) != self.stand_in:
             real, named = ("the stand-in", "VASP") if not self.stand_in else ("VASP", "the stand-in")
             return f"the output was written by {real}, but label.vasp.command is taken for {named}"
-        wanted, used = self.settings.version, str(found.settings.get("version") or "")
-        if wanted is not None and not used.startswith(wanted):
-            return f"VASP {used} computed it, the recipe says {wanted} (label.vasp.version)"
+        other = version_problem("vasp", self.settings.version, found.settings.get("version"))
+        if other:
+            return other
         if not same_structure(found.frame, inputs.atoms):
             return "the structure in vasprun.xml is not the frame (order of the atoms, positions or cell)"
         xml = read_vasprun(workdir / "vasprun.xml")
@@ -323,15 +283,10 @@ class VaspLabeler(Labeler):
         return f"VASP used other settings than it was given: {changed}" if changed else ""
 
     def _provenance(
-        self,
-        inputs: Inputs,
-        potcars: dict[str, Any],
-        found: FoundLabel | None,
-        answer: dict[str, Any],
-        attempts: list[dict[str, Any]],
+        self, inputs: Inputs, potcars: dict[str, Any], found: FoundLabel | None, answer: dict[str, Any]
     ) -> dict[str, Any]:
         read = dict(found.label.provenance) if found is not None else {}
-        binary = self._binary()
+        binary = self.program.binary
         return {
             "code": "VASP stand-in" if self.stand_in else "VASP",
             "version": None,
@@ -340,7 +295,7 @@ class VaspLabeler(Labeler):
             **({"note": "made by the stand-in, not by VASP: no DFT"} if self.stand_in else {}),
             "command": self.settings.command,
             "binary": None if binary is None else str(binary),
-            "binary_sha256": None if binary is None else _sha256(binary),
+            "binary_sha256": self.program.sha256,
             "potcars": potcars,
             "incar": dict(inputs.incar),
             "kpoints": list(inputs.grid),
@@ -349,10 +304,6 @@ class VaspLabeler(Labeler):
             "starting_moments": inputs.incar.get("MAGMOM"),
             "energy_is": "E(sigma->0)",
             "corrections": answer.get("corrections", []),
-            "retries": len(attempts) - 1,
-            "attempts": attempts,
-            "wall_s": sum(a["seconds"] for a in attempts),
-            "engine_cpu_s": sum(a["cpu_s"] for a in attempts),
             "threads": self.threads,
             "machine": platform.machine(),
             "aldriver": __version__,
@@ -370,12 +321,12 @@ def _read(workdir: Path) -> FoundLabel | None:
     return found[-1]
 
 
-def _in_order(found: FoundLabel, inputs: Inputs) -> Label:
-    """The label with forces and moments in the order of the frame."""
-    label = found.label
+def _in_order(label: Label, inputs: Inputs) -> dict[str, Any]:
+    """Fields of the label, with forces and moments in the order of the frame."""
     assert label.forces is not None
-    moments = None if label.magmoms is None else inputs.back(label.magmoms)
-    return replace(label, forces=inputs.back(label.forces), magmoms=moments)
+    values = {k: getattr(label, k) for k in ("energy", "free_energy", "stress")}
+    values |= {"magmoms": None if label.magmoms is None else inputs.back(label.magmoms)}
+    return values | {"forces": inputs.back(label.forces)}
 
 
 def _unconverged(found: FoundLabel | None, answer: dict[str, Any]) -> str:
@@ -391,7 +342,7 @@ def _set_tags(action: dict[str, Any]) -> list[str]:
     return [" ".join(f"{k}={v}" for k, v in changed.items())] if changed else []
 
 
-def _clear(workdir: Path, inputs: Inputs) -> None:
+def _fresh(workdir: Path, inputs: Inputs) -> None:
     """Remove what an attempt left, and put back the INCAR it may have changed."""
     from pymatgen.io.vasp.inputs import Incar
 
@@ -413,29 +364,9 @@ def _tidy(workdir: Path) -> None:
             path.unlink()
 
 
-def _programs(command: str) -> list[str]:
-    """Launcher and VASP binary of a command line, e.g. ``mpirun -np 4 vasp_std``."""
-    tokens = shlex.split(command) or ["vasp_std"]
-    if is_stand_in(command):
-        return tokens[:1]
-    return list(dict.fromkeys([tokens[0], *(t for t in tokens if "vasp" in Path(t).name)]))
-
-
-def _sha256(path: Path) -> str:
-    stat = path.stat()
-    return _sha256_of(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=16)
-def _sha256_of(path: Path, _mtime_ns: int, _size: int) -> str:
-    return sha256_file(path)
-
-
-def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
-
-
-def _last_words(workdir: Path) -> str:
-    words = _text(workdir / "std_err.txt") or _text(workdir / "runner.err")
-    lines = [line.strip() for line in words.splitlines() if line.strip(" -\t")]
-    return f": {lines[-1][:200]}" if lines else ""
+def _program(settings: Vasp) -> Program:
+    """VASP within its command line; of the stand-in the Python that runs it."""
+    pattern = "$^" if is_stand_in(settings.command) else "vasp"
+    return Program(
+        engine="vasp", command=settings.command, default="vasp_std", pattern=pattern, version=settings.version
+    )

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from aldriver.core.errors import InputError
 from aldriver.core.recipe_label import Vasp
+from aldriver.label.vasp_output import functional
 from aldriver.label.vasprun import open_text
 
 ISMEAR = {"gaussian": 0, "methfessel-paxton": 1, "fermi-dirac": -1}
@@ -198,14 +199,28 @@ def numbers(settings: Vasp) -> dict[str, Any]:
     }
 
 
-def functional_name(settings: Vasp) -> str:
-    """The functional in words, as ``vasp_output.functional`` reads it from a result."""
+def functional_name(settings: Vasp, elements: Iterable[str] | None = None) -> str:
+    """The functional in words, as it is read from a result (``vasp_output.functional``).
+
+    Parameters
+    ----------
+    elements
+        Those of a cell, whose U is named; by default all that have one.
+    """
+    u = settings.hubbard_u_eV
+    named = tuple(u) if elements is None else tuple(elements)
     tags = {key.upper(): value for key, value in settings.incar.items()}
-    gga, meta, u = tags.get("GGA"), tags.get("METAGGA"), settings.hubbard_u_eV
-    name = str(meta or ("PBE" if gga in (None, "PE") else {"PS": "PBEsol", "RP": "RPBE"}.get(str(gga), gga)))
-    if any(u.values()):
-        name += f"+U ({', '.join(f'{e} {x:g}' for e, x in u.items() if x)})"
-    return f"{name}+D (IVDW {tags['IVDW']})" if tags.get("IVDW") else name
+    values = [u.get(e, 0.0) for e in named]
+    return functional({**tags, "LDAU": any(values), "LDAUU": values}, (potcar_title("", settings),), named)
+
+
+def potcar_title(element: str, settings: Vasp) -> str:
+    """TITEL of an element's POTCAR, or how it begins where the library is not here."""
+    symbol = settings.potcars.get(element, element)
+    found = find_potcar(symbol, settings.potcar_functional) if symbol else None
+    library = settings.potcar_functional.upper()
+    kind = "PAW_PBE" if "PBE" in library else "PAW_GGA" if "PW91" in library else "PAW"
+    return f"{kind} {symbol}" if found is None else found.titel
 
 
 def potcar_identity(symbol: str, functional: str) -> str:

@@ -70,6 +70,8 @@ class Potential(ABC):
     elements: frozenset[str]
     fingerprint: str
     has_features: bool = False
+    energy_scale: str = ""
+    """Of the labels it learns: ``mp2020`` (with the Materials Project's corrections), empty: as computed."""
 
     @abstractmethod
     def evaluate(

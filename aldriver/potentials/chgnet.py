@@ -20,6 +20,7 @@ from aldriver.core.units import matrix_to_voigt
 from aldriver.potentials.base import Prediction
 from aldriver.potentials.chgnet_forward import site_outputs
 from aldriver.potentials.chgnet_graph import crystal_graph
+from aldriver.potentials.families import energy_scale
 from aldriver.potentials.last_layer import forces_of_inputs
 from aldriver.potentials.neighbours import Pairs
 from aldriver.potentials.network import NetworkPotential, frozen, to_numpy
@@ -78,6 +79,11 @@ class CHGNetPotential(NetworkPotential):
         # as in CHGNet.load: 0.2.0 was trained with a bias in its output layers
         args = dict(saved["model_args"]) | {"mlp_out_bias": version == "0.2.0", "version": version}
         return cls(build_model(args, saved["state_dict"]), name=f"chgnet:{version}", device=device, dtype=dtype)
+
+    @property
+    def energy_scale(self) -> str:  # type: ignore[override]
+        """``mp2020``, but for weights that were trained on r2SCAN, or refined on labels that have no correction."""
+        return energy_scale(self.arch)
 
     @property
     def arch(self) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class DeltaPotential(Potential):
         self.has_features = base.has_features
 
     @property
+    def energy_scale(self) -> str:  # type: ignore[override]
+        """That of the base."""
+        return self.base.energy_scale
+
+    @property
     def parts(self) -> dict[str, Potential]:
         """What it is made of, each saved in a directory of its own."""
         return {"base": self.base, "correction": self.correction}

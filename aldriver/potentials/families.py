@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,3 +54,20 @@ def family_of(ref: str | Path) -> str:
             return ""
     family, colon, _ = str(ref).partition(":")
     return family if colon else ""
+
+
+def energy_scale(arch: Mapping[str, Any]) -> str:
+    """Scale of the energies of a CHGNet with these ``model_args`` (see ``Potential.energy_scale``)."""
+    r2scan = "r2scan" in (arch.get("version"), str(arch.get("composition_model")).lower().removeprefix("mp-"))
+    return "" if r2scan else str(arch.get("energy_scale", "mp2020"))
+
+
+def energy_scale_of(ref: str | Path) -> str:
+    """``Potential.energy_scale`` of a potential as named in a recipe, without loading it."""
+    family, config = family_of(ref), Path(ref) / "config.json"
+    if family == "delta":
+        return energy_scale_of(Path(ref) / "base")
+    if family != "chgnet":
+        return ""
+    named = {"version": str(ref).partition(":")[2]}
+    return energy_scale(json.loads(config.read_text())["arch"] if config.is_file() else named)

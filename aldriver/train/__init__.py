@@ -188,6 +188,7 @@ def _train_here(
     after = measure(adapter, unseen, settings)
     accepted, reason = judge(before["loss"], after["loss"], state.best_epoch, state.stopped)
     refined = prepare.in_precision(adapter.potential(name or _refined_name(start.name)), like=start)
+    prepare.settle_scale(refined, [*train_frames, *valid_frames])
     guards: dict[str, Any] = {}
     if state.best_epoch > 0:
         kept, why, guards = judge_forgetting(settings.guard, foundation, refined, probe)

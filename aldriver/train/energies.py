@@ -130,9 +130,9 @@ def isolated_atom_shift(
 
 
 def reference_energy(atoms: Atoms, potential: Potential) -> float:
-    """The label (total, eV) that a potential of this family is to be compared with.
+    """The label (total, eV) that a potential is to be compared with.
 
-    CHGNet was trained on energies with the MP2020 corrections: where a frame carries those
+    CHGNet was trained on energies with the MP2020 corrections (``Potential.energy_scale``): where a frame carries those
     (``info['energy_corrected']``) they are taken; all others are compared with the energies as computed.
 
     Raises
@@ -140,13 +140,13 @@ def reference_energy(atoms: Atoms, potential: Potential) -> float:
     InputError
         When the frame has no finite energy.
     """
-    return energy_for_family(atoms, getattr(potential, "family", ""))
+    return energy_on_scale(atoms, potential.energy_scale)
 
 
-def energy_for_family(atoms: Atoms, family: str) -> float:
-    """As :func:`reference_energy`, for a family by name."""
+def energy_on_scale(atoms: Atoms, scale: str) -> float:
+    """As :func:`reference_energy`, for a scale by name."""
     energy = label_of(atoms, "energy")
-    if family == "chgnet":
+    if scale == "mp2020":
         energy = atoms.info.get("energy_corrected", energy)
     if energy is None or not np.isfinite(energy):
         raise InputError(f"{atoms.get_chemical_formula()} ({atoms.info.get('frame_id', 'no id')}) has no finite energy")

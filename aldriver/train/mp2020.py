@@ -1,6 +1,7 @@
 """The Materials Project's energy corrections of 2020, for labels CHGNet is to learn from. Labels themselves stay raw.
 
-CHGNet was trained on energies with these corrections, MACE and SevenNet on energies as computed. The corrections
+CHGNet 0.2.0 and 0.3.0 were trained on energies with these corrections (``Potential.energy_scale`` is ``mp2020``), its
+r2SCAN model, MACE and SevenNet on energies as computed. The corrections
 (Wang et al., Sci. Rep. 11, 15496 (2021)) are pymatgen's; they hold for PBE and PBE+U with the Materials Project's
 pseudopotentials and U values, and for nothing else.
 """
@@ -86,23 +87,68 @@ def parameters_of(level: str) -> dict[str, Any] | None:
     return {"run_type": match.group(1), "hubbards": hubbards}
 
 
-def on_scale_of_family(frames: Sequence[Atoms], family: str) -> list[Atoms]:
-    """The frames as a family of potentials learns them: for CHGNet, labels of VASP's PBE and PBE+U are corrected.
+def on_mp2020_scale(frames: Sequence[Atoms], *, settled: bool = False) -> list[Atoms]:
+    """The frames as a potential on the scale ``mp2020`` learns them: labels of VASP's PBE and PBE+U are corrected.
 
     All of them or none: where one cannot be (its U is not the Materials Project's), they stay as computed, because a
-    set that is half corrected has steps in its energies. Labels of other codes and levels are never corrected.
+    set that is half corrected has steps in its energies. Labels of other codes and levels are never corrected, nor are
+    those that say so (:func:`uncorrected`).
+
+    Parameters
+    ----------
+    settled
+        What these frames are compared with is corrected, so that none of them may stay as computed.
+
+    Raises
+    ------
+    InputError
+        When it is settled, and one of the frames cannot be corrected.
     """
     frames = list(frames)
-    todo = {i: p for i, a in enumerate(frames) if (p := _to_correct(a, family)) is not None}
+    todo = {i: p for i, a in enumerate(frames) if (p := _to_correct(a)) is not None}
     try:
         corrected = {i: with_corrected_energies([frames[i]], p)[0] for i, p in todo.items()}
-    except InputError:
-        return frames
+    except InputError as error:
+        if settled:
+            raise InputError(
+                f"the other labels have the Materials Project's corrections (MP2020), this one cannot: {error}"
+            ) from error
+        return uncorrected(frames)
     return [corrected.get(i, atoms) for i, atoms in enumerate(frames)]
 
 
-def _to_correct(atoms: Atoms, family: str) -> dict[str, Any] | None:
-    if family != "chgnet" or "energy_corrected" in atoms.info or label_of(atoms, "energy") is None:
+def uncorrected(frames: Sequence[Atoms]) -> list[Atoms]:
+    """Copies that say that their energies are to stay as computed, whoever learns them (``info['mp2020']``)."""
+    marked = []
+    for atoms in frames:
+        new = atoms.copy()
+        new.calc = atoms.calc
+        new.info["mp2020"] = False
+        marked.append(new)
+    return marked
+
+
+def scale_of_labels(frames: Sequence[Atoms]) -> str | None:
+    """Scale that :func:`on_mp2020_scale` has put labels of VASP on: ``mp2020``, empty, or None where it has not."""
+    if any(parameters_of(str(a.info.get("level", ""))) and "energy_corrected" in a.info for a in frames):
+        return "mp2020"
+    return "" if any(not a.info.get("mp2020", True) for a in frames) else None
+
+
+def can_be_corrected(atoms: Atoms) -> bool:
+    """Whether a frame carries its correction, or is of a level (``info['level']``) and composition that have one."""
+    parameters = parameters_of(str(atoms.info.get("level", "")))
+    if "energy_corrected" in atoms.info or parameters is None:
+        return parameters is not None or "energy_corrected" in atoms.info
+    try:
+        mp2020_correction(atoms, parameters)
+    except InputError:
+        return False
+    return True
+
+
+def _to_correct(atoms: Atoms) -> dict[str, Any] | None:
+    if "energy_corrected" in atoms.info or not atoms.info.get("mp2020", True) or label_of(atoms, "energy") is None:
         return None
     return parameters_of(str(atoms.info.get("level", "")))
 

@@ -13,8 +13,8 @@ from aldriver.core.errors import InputError
 from aldriver.core.frames import frame_hash, label_of
 from aldriver.core.records import dumps
 from aldriver.train.base import TrainAdapter, make_adapter
-from aldriver.train.energies import energy_for_family, energy_shift, refuse_mixed_levels
-from aldriver.train.mp2020 import on_scale_of_family
+from aldriver.train.energies import energy_on_scale, energy_shift, refuse_mixed_levels
+from aldriver.train.mp2020 import on_mp2020_scale, scale_of_labels
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -47,19 +47,26 @@ def elements_of(frames: Sequence[Atoms]) -> set[str]:
 
 def on_scale_of(potential: Potential, frames: Sequence[Atoms]) -> list[Atoms]:
     """The frames with the energies this potential is to be compared with (``energies.reference_energy``)."""
-    return on_scale(frames, getattr(potential, "family", ""))
+    return on_scale(frames, potential.energy_scale, settled="energy_scale" in getattr(potential, "arch", {}))
 
 
-def on_scale(frames: Sequence[Atoms], family: str) -> list[Atoms]:
-    """The frames with the energies a family of potentials learns: corrected ones for CHGNet (``mp2020.py``)."""
+def on_scale(frames: Sequence[Atoms], scale: str, *, settled: bool = False) -> list[Atoms]:
+    """The frames with the energies of a scale: on ``mp2020`` corrected ones (``mp2020.py``, also on `settled`)."""
     scaled = []
-    for atoms in on_scale_of_family(frames, family):
-        energy = energy_for_family(atoms, family)
+    for atoms in on_mp2020_scale(frames, settled=settled) if scale == "mp2020" else frames:
+        energy = energy_on_scale(atoms, scale)
         if energy != label_of(atoms, "energy"):
             labels, atoms = atoms.calc.results, atoms.copy()
             atoms.calc = SinglePointCalculator(atoms, **labels | {"energy": energy})
         scaled.append(atoms)
     return scaled
+
+
+def settle_scale(refined: Potential, frames: Sequence[Atoms]) -> None:
+    """Note in a refined CHGNet whether labels that could be corrected were: later frames are put on the same scale."""
+    scale = scale_of_labels(frames)
+    if scale is not None and refined.energy_scale == "mp2020" and refined.family == "chgnet":
+        refined.module.model_args["energy_scale"] = scale  # type: ignore[attr-defined]
 
 
 def trainer_elsewhere(start: Potential, settings: Train) -> Callable[..., Any] | None:

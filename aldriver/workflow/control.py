@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aldriver.core.errors import AldriverError, CampaignBusyError
+from aldriver.core.leftovers import remove_leftovers
 from aldriver.core.records import dumps
-from aldriver.core.store import MANIFEST, atomic_write, is_published, remove_leftovers
+from aldriver.core.store import MANIFEST, atomic_write, is_published
 from aldriver.workflow import interrupt
 from aldriver.workflow.campaign import CANCEL_FILE, Campaign, lock, open_campaign
 from aldriver.workflow.environments import elsewhere

@@ -12,7 +12,7 @@ from aldriver.core.errors import AldriverError
 from aldriver.core.records import PropertyRecord, dumps
 from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.stages import load_potential, publishing, seed_for
-from aldriver.workflow.storing import publish_potential, write_predictions
+from aldriver.workflow.storing import publish_potential, test_frames, write_predictions
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -71,13 +71,11 @@ def baseline_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
 
 def _foundation_shift(campaign: Campaign, foundation: Any, out: Path) -> dict[str, float] | None:
     """Predictions on the test set, if it is there already, and the shift that brings its energies to one scale."""
-    from aldriver.core.frames import read_frames
     from aldriver.train.energies import energy_shift
 
-    path = campaign.stage(0, "reference") / "test.extxyz"
-    if not path.is_file():
+    frames = test_frames(campaign)
+    if not frames:
         return None
-    frames = read_frames(path, labelled=True)
     shift = energy_shift(frames, foundation, campaign.recipe.train)
     write_predictions(out / "predictions_test.npz", foundation, frames, shift)
     return shift

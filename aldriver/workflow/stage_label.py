@@ -15,7 +15,7 @@ from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.progress import Progress
 from aldriver.workflow.stage_select import selected_frames
 from aldriver.workflow.stages import publishing, threads
-from aldriver.workflow.storing import labelled_frames
+from aldriver.workflow.storing import stored_labels
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -75,7 +75,7 @@ def label_limits(campaign: Campaign, generation: int, *, with_own: bool = False)
     limits = LabelLimits.of(campaign.recipe.label)
     if limits.reference is not None:
         return limits
-    known = [(f, label_of(f, "energy")) for frames in labelled_frames(campaign, generation - 1) for f in frames]
+    known = [(f, label_of(f, "energy")) for frames in stored_labels(campaign, generation - 1) for f in frames]
     if with_own:
         found = [(f, _found(campaign, f)[1]) for f in selected_frames(campaign, generation)]
         known += [(f, label.energy) for f, label in found if label is not None and label.ok]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,16 +55,17 @@ def write_predictions(path: Path, potential: Potential, frames: list[Atoms], shi
     )
 
 
-def labelled_frames(campaign: Campaign, generation: int) -> list[list[Atoms]]:
-    """Good labels of generations 1 to `generation`, one list each, on the energy scale of the campaign's potential."""
+def stored_labels(campaign: Campaign, generation: int) -> list[list[Atoms]]:
+    """Good labels of generations 1 to `generation`, one list each, with the energies as computed."""
     from aldriver.core.frames import read_frames
 
-    found = []
-    for g in range(1, generation + 1):
-        path = campaign.stage(g, "label") / "dataset.extxyz"
-        found.append(read_frames(path, labelled=True) if path.is_file() else [])
-    scaled = iter(_on_scale(campaign, [atoms for one in found for atoms in one]))
-    return [[next(scaled) for _ in one] for one in found]
+    paths = [campaign.stage(g, "label") / "dataset.extxyz" for g in range(1, generation + 1)]
+    return [read_frames(path, labelled=True) if path.is_file() else [] for path in paths]
+
+
+def labelled_frames(campaign: Campaign, generation: int) -> list[list[Atoms]]:
+    """As :func:`stored_labels`, on the energy scale of the campaign's potential."""
+    return [_on_scale(campaign, frames) for frames in stored_labels(campaign, generation)]
 
 
 def records_of(campaign: Campaign, generation: int, stage: str) -> list[PropertyRecord]:
@@ -81,10 +83,41 @@ def test_frames(campaign: Campaign) -> list[Atoms]:
 
 
 def _on_scale(campaign: Campaign, frames: list[Atoms]) -> list[Atoms]:
-    """Frames with the energies CHGNet learns where the campaign refines CHGNet; the files keep them as computed."""
-    if not any(str(atoms.info.get("level", "")).startswith("vasp:") for atoms in frames):
-        return frames
-    from aldriver.potentials.families import family_of
+    """Frames with the energies the campaign's potential learns; the files keep them as computed.
+
+    Raises
+    ------
+    InputError
+        When the campaign's labels are corrected (MP2020), and one of the frames cannot be.
+    """
+    from aldriver.train.mp2020 import uncorrected
     from aldriver.train.prepare import on_scale
 
-    return on_scale(frames, family_of(campaign.recipe.potential))
+    if not any(str(atoms.info.get("level", "")).startswith("vasp:") for atoms in frames):
+        return frames
+    scale = _scale(campaign)
+    return uncorrected(frames) if scale == "" else on_scale(frames, scale, settled=True)
+
+
+@lru_cache(maxsize=4)
+def _scale(campaign: Campaign) -> str:
+    """Scale of all energies of a campaign: decided once, by its systems and its test set, before there is a label.
+
+    A system is corrected like all frames of its MD, which have its composition.
+    """
+    from aldriver.core.frames import read_frames
+    from aldriver.core.systems import build_systems
+    from aldriver.label import make_labeler
+    from aldriver.potentials.families import energy_scale_of
+    from aldriver.train.mp2020 import can_be_corrected
+
+    if energy_scale_of(campaign.recipe.potential) != "mp2020":
+        return ""
+    systems = build_systems(campaign.recipe)
+    elements = sorted({symbol for atoms in systems for symbol in atoms.get_chemical_symbols()})
+    level = make_labeler(campaign.recipe.label, elements)[1].level
+    for atoms in systems:
+        atoms.info["level"] = level
+    path = campaign.stage(0, "reference") / "test.extxyz"
+    test = read_frames(path, labelled=True) if path.is_file() else []
+    return "mp2020" if all(can_be_corrected(atoms) for atoms in [*systems, *test]) else ""

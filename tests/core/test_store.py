@@ -14,6 +14,7 @@ import pytest
 
 from aldriver.core import store
 from aldriver.core.errors import CampaignBusyError, StoreError
+from aldriver.core.leftovers import remove_leftovers
 
 
 def test_publish_is_all_or_nothing(tmp_path):
@@ -121,16 +122,6 @@ def test_lock_is_exclusive_and_dies_with_its_process(tmp_path):
         assert f"pid {os.getpid()}" in lock.read_text()
 
 
-def test_leftovers_of_dead_writers_are_removed(tmp_path):
-    dead = tmp_path / "generation-001" / ".tmp-select-999999999-abc123"
-    alive = tmp_path / f".tmp-train-{os.getpid()}-abc123"
-    dead.mkdir(parents=True)
-    alive.mkdir()
-    assert store.remove_leftovers(tmp_path) == 1
-    assert not dead.exists()
-    assert alive.exists()
-
-
 def test_kill_during_publish_leaves_nothing_published(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from aldriver.core.store import publish\n"
@@ -146,4 +137,4 @@ def test_kill_during_publish_leaves_nothing_published(tmp_path):
     writer.stdout.close()
     time.sleep(0.05)
     assert not final.exists()
-    assert store.remove_leftovers(tmp_path) == 1
+    assert remove_leftovers(tmp_path) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import tarfile
 import zipfile
 
@@ -56,6 +57,20 @@ def test_links_are_left_out(tmp_path):
 def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path):
     with pytest.raises(ArchiveError, match="unpacks to more"):
         unpack(tar(tmp_path / "x.tar.gz", {"zeros": bytes(10**6)}), tmp_path / "out", max_bytes=10**5)
+
+
+@pytest.mark.parametrize("packer", ["gz", "bz2", "xz"])
+def test_an_archive_that_was_damaged_on_its_way_is_an_archive_error(tmp_path, packer):
+    path = tmp_path / f"x.tar.{packer}"
+    noise = tmp_path / "noise"
+    noise.write_bytes(random.Random(1).randbytes(300_000))
+    with tarfile.open(path, f"w:{packer}") as packed:
+        packed.add(noise, "noise")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match="cannot be unpacked"):
+        unpack(path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["x.tar.gz", "x.zip"])

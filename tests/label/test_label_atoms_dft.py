@@ -1,4 +1,4 @@
-"""Isolated atoms by the real pw.x: the free atom's state, and a cohesive energy as published."""
+"""Isolated atoms by the real pw.x: the free atom's state, and a cohesive energy as measured."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
+from ase.data import atomic_numbers
+from ase.data.cohesive_energies import cohesive_energy_kittel2005
 
 from aldriver.core import recipe_label
 from aldriver.core.records import read_json
@@ -35,5 +37,6 @@ def test_silicon_atom_and_its_cohesive_energy(tmp_path):
     assert total == pytest.approx(2.0, abs=0.05)  # s²p², Hund's first rule
     labeler, spec = make_labeler(block, ["Si"])
     crystal = label_frame(bulk("Si", a=5.47), labeler, spec, tmp_path / "bulk")
-    # PBE: 4.56 eV/atom (Csonka et al., Phys. Rev. B 79, 155107 (2009)); small cutoff, grid and box here
-    assert atom["energy_eV"] - crystal.energy / 2 == pytest.approx(4.56, abs=0.4)
+    # experiment, 4.63 eV/atom (Kittel 2005, as ASE tabulates it): the functional, a small cutoff, grid and box are off it
+    measured = cohesive_energy_kittel2005[atomic_numbers["Si"]]
+    assert atom["energy_eV"] - crystal.energy / 2 == pytest.approx(measured, abs=0.4)

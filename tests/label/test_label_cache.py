@@ -18,8 +18,9 @@ from label_stubs import CountingLabeler, silicon, spec
 
 from aldriver.core.errors import StoreError
 from aldriver.core.frames import read_frames
+from aldriver.core.leftovers import FORGOTTEN_S, LOST_S
 from aldriver.core.store import is_published, verify
-from aldriver.label import Label, label_frame
+from aldriver.label import Label, LabelLimits, label_frame
 from aldriver.label.cache import label_key, read_label, tidy
 from aldriver.label.process import is_alive
 
@@ -138,6 +139,17 @@ def test_a_label_outside_the_gate_is_published_as_rejected(tmp_path):
     assert "not a finite number" in stored.reason
 
 
+def test_a_stored_label_is_judged_by_the_limits_of_today(tmp_path, log):
+    """Values that strict limits refused are there when the limits are widened, and the other way round."""
+    strict, wide = LabelLimits(max_force_eV_A=0.1), LabelLimits(max_force_eV_A=50.0)
+    frame = bulk("Cu", a=3.7, cubic=True)
+    frame.rattle(0.2, seed=4)
+    statuses = [label_frame(frame, Emt(log), spec(), tmp_path, limits=limits) for limits in (strict, wide, strict)]
+    assert [(s.status, s.cached) for s in statuses] == [("rejected", False), ("ok", True), ("rejected", True)]
+    assert statuses[1].labelled(frame).get_forces() == pytest.approx(Emt(log).label(frame, tmp_path).forces)
+    assert "above the cap" in statuses[2].reason
+
+
 def test_a_cancelled_label_is_not_published(tmp_path, log):
     labeler = CountingLabeler(log, seconds=30)
     threading.Timer(0.3, labeler.cancel).start()
@@ -240,10 +252,12 @@ def test_tidy_ends_orphans_before_it_removes_their_folder(tmp_path):
     from aldriver.label.process import MARKER, PGID_FILE
 
     orphan = subprocess.Popen(["sleep", "300"], env={**os.environ, MARKER: "c" * 32}, start_new_session=True)
-    folder = tmp_path / ".tmp-key-4194305-abcdef"
-    folder.mkdir()
+    host = os.uname().nodename.replace("-", "_")
+    folder = tmp_path / f".tmp-key-{host}-4194305-abcdef"
+    work = folder / "second-start"
+    work.mkdir(parents=True)
     record = {"pid": orphan.pid, "start_ticks": None, "marker": "c" * 32, "host": os.uname().nodename}
-    (folder / PGID_FILE).write_text(dumps(record | {"owner_pid": 4194305, "owner_start_ticks": 1}))
+    (work / PGID_FILE).write_text(dumps(record | {"owner_pid": 4194305, "owner_start_ticks": 1}))
     try:
         wait_for(lambda: b"c" * 32 in Path(f"/proc/{orphan.pid}/environ").read_bytes())  # it has become `sleep`
         assert tidy(tmp_path) == 1
@@ -254,6 +268,53 @@ def test_tidy_ends_orphans_before_it_removes_their_folder(tmp_path):
     finally:
         orphan.kill()
         orphan.wait()
+
+
+def test_a_lock_held_elsewhere_does_not_hold_up_a_cancel(tmp_path, log):
+    (tmp_path / "go").touch()
+    holder = racer(tmp_path, log, "holder", 300)
+    try:
+        wait_for(lambda: runs(log) == 1)
+        labeler = CountingLabeler(log)
+        threading.Timer(0.3, labeler.cancel).start()
+        assert label_frame(silicon(), labeler, spec(), tmp_path / "labels").status == "cancelled"
+        assert runs(log) == 1
+    finally:
+        holder.send_signal(signal.SIGTERM)
+        holder.communicate(timeout=60)
+
+
+def at_work_elsewhere(labels, key):
+    """Directory of a worker on another host that is at a label, whose lock does not reach this one."""
+    folder = labels / f".tmp-{key}-node_7-17-abcdef"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_label_that_another_host_is_at_is_waited_for(tmp_path, log):
+    labels, mine, theirs = tmp_path / "labels", CountingLabeler(log), CountingLabeler(log)
+    made = label_frame(silicon(), theirs, spec(), tmp_path / "there")
+    folder = at_work_elsewhere(labels, made.key)
+
+    def publish():
+        (tmp_path / "there" / made.key).rename(labels / made.key)
+        folder.rmdir()
+
+    threading.Timer(0.5, publish).start()
+    label = label_frame(silicon(), mine, spec(), labels)
+    assert (label.ok, label.cached, runs(log)) == (True, True, 1)
+
+
+def test_a_worker_of_another_host_without_a_sign_of_life_is_not_waited_for(tmp_path, log):
+    labels = tmp_path / "labels"
+    key = label_key(silicon(), CountingLabeler(log), spec())
+    folder = at_work_elsewhere(labels, key)
+    os.utime(folder, (time.time() - 2 * LOST_S,) * 2)
+    assert label_frame(silicon(), CountingLabeler(log), spec(), labels).ok
+    assert folder.exists()  # it may be suspended: what it has is its own until it is long forgotten
+    os.utime(folder, (time.time() - 2 * FORGOTTEN_S,) * 2)
+    tidy(labels)
+    assert [p.name for p in labels.iterdir()] == [key]
 
 
 class Greedy(CountingLabeler):

@@ -15,7 +15,7 @@ from ase.build import bulk
 
 from aldriver.core import recipe
 from aldriver.core.records import read_json
-from aldriver.label import clean_orphans, label_frame, make_labeler
+from aldriver.label import LabelLimits, clean_orphans, label_frame, make_labeler
 from aldriver.label.process import is_alive
 
 PSEUDO = Path("/usr/share/espresso/pseudo")
@@ -200,6 +200,37 @@ def test_iron_is_magnetic(tmp_path):
     assert 1.8 < label.magmoms[0] < 3.2
     assert label.provenance["magnetisation"] == pytest.approx(label.magmoms[0], rel=0.1)
     assert spec.method == "PBE, plane waves 25 Ry, k-grid 3x3x3, spin-polarised"
+
+
+@pytest.mark.skipif(not (PSEUDO / "Fe.pbe-nd-rrkjus.UPF").is_file(), reason="no pseudopotential for Fe")
+@pytest.mark.parametrize(("second", "status"), [(3.2, "ok"), (0.2, "rejected")])
+def test_iron_that_lost_its_moment_gets_a_second_start(tmp_path, second, status):
+    block = {
+        "pseudopotentials": {"Fe": "Fe.pbe-nd-rrkjus.UPF"},
+        "ecutwfc_Ry": 25,
+        "ecutrho_Ry": 200,
+        "kpoints": (3, 3, 3),
+        "smearing": "marzari-vanderbilt",
+        "degauss_Ry": 0.02,
+        "conv_thr_Ry": 1e-6,
+        "spin": True,
+        "starting_moments_muB": {"Fe": 0.3},
+    }
+    limits = {"moments": {"Fe": (1.5, 3.5)}, "second_start": {"Fe": second}}
+    settings = recipe.Label(engine="espresso", espresso=block, limits=limits)
+    labeler, spec = make_labeler(settings, ["Fe"])
+    label = label_frame(bulk("Fe", a=2.86), labeler, spec, tmp_path, limits=LabelLimits.of(settings))
+    assert label.status == status, label.reason
+    (note,) = label.provenance["corrections"]
+    assert (note["what"], note["starting_moments"], note["second_status"]) == ("second start", {"Fe": second}, "ok")
+    assert "the mean moment of Fe is 0.00 µB" in note["because"]
+    if status == "ok":
+        assert label.energy == note["second_energy"]
+        assert note["second_energy"] < note["first_energy"] - 0.3  # iron gains about half an eV by its moment
+        assert 1.5 < label.magmoms[0] < 3.5
+    else:
+        assert label.energy == note["first_energy"] == pytest.approx(note["second_energy"], abs=1e-3)
+        assert "another spin state" in label.reason
 
 
 RUNNER = """

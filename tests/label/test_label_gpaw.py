@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from ase import Atoms
 from ase.build import bulk
 
 from aldriver.core import recipe
-from aldriver.label import make_labeler
+from aldriver.core.frames import read_frames
+from aldriver.label import LabelLimits, make_labeler
 from aldriver.label.ase import job_of
 from aldriver.label.gpaw_output import read_gpaw, scf_steps
+from aldriver.label.ingest import ingest
 
 NOW_HEAD = r"""
   __  _  _
@@ -218,6 +221,21 @@ def test_a_compressed_log(tmp_path):
     assert scf_steps(NOW_STEP) == 3
 
 
+def test_logs_of_both_forms_are_taken_in(tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    log = write(runs, NOW_HEAD + now(), "now.txt")
+    write(runs, THEN, "then.txt")  # its second step broke off
+    options = {"limits": LabelLimits(max_net_force_eV_A=100.0), "interrupted": True}
+    result = ingest([runs], tmp_path / "labels", **options)
+    assert [(row.fate, row.status) for row in result.rows] == [
+        ("accepted", "ok"), ("accepted", "ok"), ("refused", "failed")
+    ]  # fmt: skip
+    assert all(row.level.startswith("GPAW: PBE") for row in result.rows)
+    found = [a for path in result.datasets.values() for a in read_frames(path, labelled=True)]
+    assert read_gpaw(log)[0].label.energy in [a.get_potential_energy() for a in found]
+
+
 def labeler(elements=("Si",), **changes):
     block = {"ecut_eV": 300, "kpoints": (2, 2, 2)} | changes
     return make_labeler(recipe.Label(engine="gpaw", gpaw=block), elements)
@@ -264,3 +282,15 @@ def test_a_python_without_gpaw_is_a_sentence(tmp_path):
     gpaw, _ = labeler(command="/no/such/python")
     assert "label.gpaw.command" in gpaw.preflight()[0]
     assert gpaw.code_id.startswith("gpaw:absent")
+
+
+def test_the_configured_python_is_started_unless_the_recipe_names_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("aldriver.label.gpaw.find_spec", lambda _: None)
+    monkeypatch.setenv("ALDRIVER_CONFIG", str(tmp_path / "aldriver.toml"))
+    python = tmp_path / "a folder" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    (tmp_path / "aldriver.toml").write_text(f'[backends.gpaw]\npython = "{python}"\n')
+    assert labeler()[0].command == [str(python)]
+    assert labeler(command="/opt/gpaw/bin/python -E")[0].command == ["/opt/gpaw/bin/python", "-E"]
+    assert labeler()[1].digest() == labeler(command="/opt/gpaw/bin/python")[1].digest()

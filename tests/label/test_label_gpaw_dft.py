@@ -1,14 +1,11 @@
 """GpawLabeler with the real GPAW: forces and stress against finite differences of its own energies, and iron's moment.
 
-GPAW is found in this Python, or in the one that ``ALDRIVER_GPAW_PYTHON`` names.
+GPAW is found where aldriver finds it by itself: in this Python, the configured one, or that of ``make setup-gpaw``.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from functools import cache
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,13 +14,13 @@ from ase.build import bulk
 from aldriver.core import recipe
 from aldriver.label import label_frame, make_labeler
 from aldriver.label.gpaw_output import read_gpaw
+from aldriver.label.levels import differences, wanted_settings
 
-PYTHON = os.environ.get("ALDRIVER_GPAW_PYTHON") or (sys.executable if find_spec("gpaw") else None)
-pytestmark = [pytest.mark.dft, pytest.mark.skipif(PYTHON is None, reason="GPAW is not installed")]
+pytestmark = [pytest.mark.dft, pytest.mark.usefixtures("gpaw_python")]
 
 
 def gpaw(elements, **changes):
-    block = {"command": PYTHON, "ecut_eV": 200, "kpoints": (2, 2, 2)} | changes
+    block = {"ecut_eV": 200, "kpoints": (2, 2, 2)} | changes
     return make_labeler(recipe.Label(engine="gpaw", gpaw=block, timeout_s=300), elements)
 
 
@@ -36,7 +33,7 @@ def rattled(strain=None):
 
 
 @pytest.fixture(scope="module")
-def silicon(tmp_path_factory):
+def silicon(tmp_path_factory, gpaw_python):
     labels = tmp_path_factory.mktemp("gpaw")
     labeler, spec = gpaw(["Si"])
     assert labeler.preflight() == []
@@ -76,6 +73,9 @@ def test_a_label_says_how_it_was_made_and_its_log_says_the_same(silicon):
     assert label_frame(rattled(), labeler, spec, labels).cached
     (found,) = read_gpaw(labels / label.key / "gpaw.txt")
     assert found.label.energy == pytest.approx(label.energy, abs=1e-6)
+    for changes, differ in (({}, 0), ({"ecut_eV": 300, "width_eV": 0.2, "kpoints": (4, 4, 4), "spin": True}, 4)):
+        block = recipe.Label(engine="gpaw", gpaw={"ecut_eV": 200, "kpoints": (2, 2, 2)} | changes)
+        assert len(differences(found.settings, wanted_settings(block))) == differ
     assert found.label.provenance["scf_steps"] == p["scf_steps"]
     np.testing.assert_allclose(found.label.forces, label.forces, atol=1e-5)
     np.testing.assert_allclose(found.label.stress, label.stress, atol=1e-6)

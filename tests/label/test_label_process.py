@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -50,6 +51,17 @@ def test_a_command_ends_with_its_status_output_and_cpu_time(tmp_path):
     assert (tmp_path / "err").read_text() == "oops\n"
     assert 0.02 < result.cpu_s <= result.seconds * 1.5 + 0.05
     assert not (tmp_path / PGID_FILE).exists()
+
+
+@pytest.mark.parametrize(("body", "timeout_s", "outcome"), [("exit 3", 60, "done"), ("exec sleep 60", 0.3, "timeout")])
+def test_without_pidfd_the_end_is_noticed_all_the_same(tmp_path, monkeypatch, body, timeout_s, outcome):
+    def refused(_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", refused)  # as a kernel before 5.3
+    result = run(tmp_path, body, timeout_s=timeout_s)
+    assert result.outcome == outcome
+    assert result.returncode == (3 if outcome == "done" else -signal.SIGTERM)
 
 
 def test_children_count_in_the_cpu_time(tmp_path):

@@ -17,9 +17,11 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from label_stubs import script
 
-from aldriver.core import recipe
+from aldriver.core import recipe, recipe_label
 from aldriver.core.errors import StoreError
 from aldriver.label import label_frame, make_labeler
+from aldriver.label.levels import differences, wanted_settings
+from aldriver.label.vasp_input import functional_name
 from aldriver.label.vasp_output import read_vasp
 
 pytest.importorskip("custodian", reason="custodian, which runs VASP, is not installed")
@@ -120,7 +122,7 @@ def test_version_5_writes_its_energy_wrong_and_it_is_read_right(tmp_path):
     assert label.ok, label.reason
     assert label.energy == pytest.approx(truth.get_potential_energy() + 1e-4, abs=1e-7)
     other = label_frame(frame, *standin("--version 5.4.4", version="6.4", kpoints=(1, 1, 1)), tmp_path / "6")
-    assert other.status == "rejected" and "VASP 5.4.4 computed it" in other.reason
+    assert other.status == "rejected" and "vasp 5.4.4 computed it" in other.reason
 
 
 @pytest.mark.parametrize(
@@ -247,3 +249,47 @@ def test_the_stand_in_is_what_pymatgen_takes_for_vasp(tmp_path):
     assert [m["tot"] for m in outcar.magnetization] == [0.6] * 4 + [0.2] * 4
     assert float(Oszicar(str(folder / "OSZICAR")).final_energy) == pytest.approx(label.energy, abs=1e-5)
     assert json.loads((folder / "label.json").read_text())["provenance"]["code"] == "VASP stand-in"
+
+
+def of_its_recipe(settings, **changes):
+    """What tells an output from those of its recipe with changes; the stand-in names itself, which is not asked here."""
+    vasp = {
+        "kpoints": (1, 2, 2),
+        "smearing": "methfessel-paxton",
+        "sigma_eV": 0.2,
+        "hubbard_u_eV": {"Co": 5.76, "Cu": 4},
+    }
+    wanted = wanted_settings(
+        recipe.Label(engine="vasp", vasp=vasp | {"potcars": {"Cu": "Cu_pv", "Al": "Al"}} | changes)
+    )
+    return differences({**settings, "code": "VASP"}, wanted)
+
+
+def test_a_label_taken_in_again_is_of_the_level_of_its_own_recipe_and_of_no_other(tmp_path):
+    labeler, spec = standin(smearing="methfessel-paxton", sigma_eV=0.2, hubbard_u_eV={"Co": 5.76, "Cu": 4},
+                            potcars={"Cu": "Cu_pv", "Al": "Al"})  # fmt: skip
+    label = label_frame(alloy(), labeler, spec, tmp_path)
+    (found,) = read_vasp(tmp_path / label.key)
+    assert found.settings["functional"] == "PBE+U (Cu 4)"  # there is no Co in it
+    assert of_its_recipe(found.settings) == []
+    assert of_its_recipe(found.settings, encut_eV=450) == ["cutoff_eV is 520.0, not 450.0"]
+    assert of_its_recipe(found.settings, hubbard_u_eV={"Cu": 5}) == ["functional is PBE+U (Cu 4), not PBE+U (Cu 5)"]
+    assert of_its_recipe(found.settings, hubbard_u_eV={}) == ["functional is PBE+U (Cu 4), not PBE"]
+    (other,) = of_its_recipe(found.settings, potcars={"Cu": "Cu", "Al": "Al"})
+    assert other.startswith("the pseudopotential of Cu is PAW_PBE Cu_pv")
+    assert len(of_its_recipe(found.settings, sigma_eV=0.1, spin=False, kpoints=(2, 2, 2))) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "PBE"),
+        ({"potcar_functional": "LDA"}, "LDA"),
+        ({"incar": {"GGA": "PS"}}, "PBEsol"),
+        ({"incar": {"lhfcalc": True}}, "hybrid of PBE (AEXX 0.25)"),  # no PBE: it must not be corrected as such
+        ({"incar": {"METAGGA": "R2SCAN"}, "hubbard_u_eV": {"Fe": 2.3}}, "R2SCAN+U (Fe 2.3)"),
+        ({"incar": {"IVDW": 12}}, "PBE+D (IVDW 12)"),
+    ],
+)
+def test_a_recipe_names_its_functional_as_its_outputs_will(changes, name):
+    assert functional_name(recipe_label.Vasp(kpoints=(1, 1, 1), **changes)) == name

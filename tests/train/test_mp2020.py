@@ -12,11 +12,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.spacegroup import crystal
 
 from aldriver.core.errors import InputError
-from aldriver.core.frames import read_frames
+from aldriver.core.frames import read_frames, write_frames
+from aldriver.potentials import load
 from aldriver.potentials.base import Potential
+from aldriver.potentials.bundle import save_bundle
+from aldriver.potentials.families import energy_scale_of
 from aldriver.train.energies import reference_energy
-from aldriver.train.mp2020 import mp2020_correction, with_corrected_energies
-from aldriver.train.prepare import on_scale
+from aldriver.train.mp2020 import mp2020_correction, scale_of_labels, with_corrected_energies
+from aldriver.train.prepare import on_scale, on_scale_of, settle_scale
 
 OXYGEN, SULFUR, IRON = -0.687, -0.503, -2.256  # eV/atom: Wang et al., Sci. Rep. 11, 15496 (2021), Table 1
 
@@ -67,11 +70,11 @@ def test_chgnet_is_compared_with_corrected_energies_others_with_raw():
     atoms.calc = SinglePointCalculator(atoms, energy=-12.0)
     frame = with_corrected_energies([atoms], {"run_type": "PBE"})[0]
 
-    def of(family: str) -> Potential:
-        return type("Named", (), {"family": family})()
+    def of(scale: str) -> Potential:
+        return type("Named", (), {"energy_scale": scale})()
 
-    assert reference_energy(frame, of("chgnet")) == pytest.approx(-12.0 + OXYGEN)
-    assert reference_energy(frame, of("mace")) == -12.0
+    assert reference_energy(frame, of("mp2020")) == pytest.approx(-12.0 + OXYGEN)
+    assert reference_energy(frame, of("")) == -12.0
     assert "energy_corrected" not in atoms.info
 
 
@@ -111,22 +114,38 @@ MAGNESIA = bulk("MgO", "rocksalt", a=4.212)
 
 def test_labels_of_vasp_are_corrected_where_chgnet_learns_them():
     frames = [labelled(MAGNESIA, PBE), labelled(bulk("Fe"), PBE)]
-    oxide, metal = on_scale(frames, "chgnet")
+    oxide, metal = on_scale(frames, "mp2020")
     assert oxide.get_potential_energy() == pytest.approx(-12.0 + OXYGEN)
     assert metal.get_potential_energy() == -12.0
     assert [a.get_potential_energy() for a in frames] == [-12.0, -12.0]  # what is stored stays raw
-    again = on_scale([oxide, metal], "chgnet")
+    again = on_scale([oxide, metal], "mp2020")
     assert [a.get_potential_energy() for a in again] == [a.get_potential_energy() for a in (oxide, metal)]
 
 
 def test_u_is_read_from_the_level():
-    corrected = on_scale([labelled(haematite(), PBE_U)], "chgnet")[0]
+    corrected = on_scale([labelled(haematite(), PBE_U)], "mp2020")[0]
     assert corrected.get_potential_energy() == pytest.approx(-12.0 + 12 * IRON + 18 * OXYGEN)
 
 
-@pytest.mark.parametrize("family", ["mace", "sevennet", "eam", ""])
-def test_no_other_family_learns_corrected_energies(family: str):
-    assert on_scale([labelled(MAGNESIA, PBE)], family)[0].get_potential_energy() == -12.0
+def test_only_chgnets_of_pbe_learn_corrected_energies(chgnet030, tmp_path):
+    refs = {
+        "chgnet:0.2.0": "mp2020",
+        "chgnet:0.3.0": "mp2020",
+        "chgnet:r2scan": "",
+        "mace:x": "",
+        "sevennet:7net-0": "",
+    }
+    assert {ref: energy_scale_of(ref) for ref in refs} == refs
+    r2scan = load("chgnet:r2scan")
+    for potential, scale in ((chgnet030, "mp2020"), (r2scan, "")):
+        folder = save_bundle(potential, tmp_path / potential.name.replace(":", "-"))
+        assert potential.energy_scale == load(folder).energy_scale == energy_scale_of(folder) == scale
+        (frame,) = on_scale_of(potential, [labelled(MAGNESIA, PBE)])
+        assert frame.get_potential_energy() == pytest.approx(-12.0 + (OXYGEN if scale else 0.0))
+
+
+def test_no_other_scale_has_corrected_energies():
+    assert on_scale([labelled(MAGNESIA, PBE)], "")[0].get_potential_energy() == -12.0
 
 
 @pytest.mark.parametrize(
@@ -141,13 +160,42 @@ def test_no_other_family_learns_corrected_energies(family: str):
     ],
 )
 def test_no_other_level_is_corrected(level: str):
-    assert on_scale([labelled(MAGNESIA, level)], "chgnet")[0].get_potential_energy() == -12.0
+    assert on_scale([labelled(MAGNESIA, level)], "mp2020")[0].get_potential_energy() == -12.0
 
 
 def test_all_labels_of_a_set_are_corrected_or_none():
     """An iron oxide without U has no correction; correcting the magnesia beside it would put a step into the set."""
-    frames = on_scale([labelled(MAGNESIA, PBE), labelled(haematite(), PBE)], "chgnet")
+    frames = on_scale([labelled(MAGNESIA, PBE), labelled(haematite(), PBE)], "mp2020")
     assert [a.get_potential_energy() for a in frames] == [-12.0, -12.0]
+
+
+def test_what_stayed_as_computed_is_not_corrected_later(tmp_path):
+    """Of a set that holds an iron oxide without U, the magnesia alone goes through a file into a training."""
+    magnesia, _ = on_scale([labelled(MAGNESIA, PBE), labelled(haematite(), PBE)], "mp2020")
+    write_frames(tmp_path / "train.extxyz", [magnesia])
+    again = on_scale(read_frames(tmp_path / "train.extxyz", labelled=True), "mp2020")
+    assert again[0].get_potential_energy() == -12.0
+    assert scale_of_labels(again) == ""
+
+
+def test_a_refined_potential_keeps_to_the_scale_of_its_labels(chgnet030, tmp_path):
+    oxide = [labelled(haematite(), PBE)]
+    for frames, scale in (([labelled(MAGNESIA, PBE)], "mp2020"), ([labelled(MAGNESIA, PBE), *oxide], "")):
+        refined = chgnet030.copy()
+        settle_scale(refined, on_scale_of(chgnet030, frames))
+        back = load(save_bundle(refined, tmp_path / f"refined-{scale}"))
+        assert back.energy_scale == scale
+        (energy,) = [a.get_potential_energy() for a in on_scale_of(back, [labelled(MAGNESIA, PBE)])]
+        assert energy == pytest.approx(-12.0 + (OXYGEN if scale else 0.0))
+        if scale:
+            with pytest.raises(InputError, match=r"the other labels have .*MP2020.*Invalid U value"):
+                on_scale_of(back, oxide)
+        else:
+            assert on_scale_of(back, oxide)[0].get_potential_energy() == -12.0
+    assert chgnet030.energy_scale == "mp2020" and "energy_scale" not in chgnet030.arch
+    other = chgnet030.copy()
+    settle_scale(other, [labelled(MAGNESIA, "gpaw: PBE, PAW (0badcafe)")])
+    assert "energy_scale" not in other.arch  # its fingerprint stays what it would be
 
 
 def test_a_refusal_is_told_in_short():
