@@ -56,7 +56,7 @@ class EnergyReference:
     def _products(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """XᵀX and its inverse, within what the compositions span."""
         products = self.fractions.T @ self.fractions
-        return products, np.linalg.pinv(products, rcond=1e-10, hermitian=True)
+        return products, np.asarray(np.linalg.pinv(products, rcond=1e-10, hermitian=True), dtype=np.float64)
 
     def problem(self, frame: Atoms, energy: float, *, most: float = MAX_OFFSET_EV_ATOM) -> str:
         """Why an energy (eV) is not of this reference, with the shift that would bring it there; empty when it is."""
@@ -77,7 +77,7 @@ def fit_energies(frames: Sequence[Atoms], energies: Sequence[float]) -> EnergyRe
     Least absolute deviations of E/N on the mole fractions, by linear programming (Charnes, Cooper and Ferguson,
     Manage. Sci. 1, 138 (1955)): a minority with another reference does not move it, as it would move a mean. Where the
     compositions cannot tell elements apart, the solution of least norm is taken. Of two halves the earlier one stands.
-    Of many labels every n-th of each composition stands for all: the time of linear programming grows with their square.
+    Of many labels every n-th of each composition stands for all: linear programming takes the square of their number.
 
     Returns
     -------

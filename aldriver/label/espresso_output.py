@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from aldriver.label.base import Label, Status
 from aldriver.label.found import FoundLabel
+from aldriver.label.gate import TETRAHEDRA
 from aldriver.label.packed import read_text
 from aldriver.label.pwio import PwOutput, parse_pw_output
 from aldriver.label.upf import normalise_functional
@@ -188,7 +189,10 @@ def _step(frame: Atoms | None, part: str, whole: PwOutput, source: str, settings
     if whole.threshold_Ry is not None:
         head += f"     convergence threshold     =      {whole.threshold_Ry:.1E}\n"
     own = replace(parse_pw_output(head + part), version=whole.version, finished=True, out_of_time=False, error=None)
+    status: Status
     status, reason = own.verdict()
+    if status == "ok" and settings.get("smearing") == "tetrahedra" and not _gapped(part, settings.get("electrons")):
+        status, reason = "rejected", TETRAHEDRA  # those without Bloechl's corrections have right forces
     provenance = {
         "code": "Quantum ESPRESSO pw.x",
         "version": whole.version,
@@ -214,6 +218,18 @@ def _step(frame: Atoms | None, part: str, whole: PwOutput, source: str, settings
     return FoundLabel(frame=frame, label=label, source=source, settings=settings)
 
 
+def _gapped(part: str, electrons: float | None) -> bool:
+    """Whether the printed bands of a calculation without spin have a gap: the occupations are whole numbers then."""
+    bands = [
+        [float(x) for x in re.findall(_NUMBER, block)]
+        for block in re.findall(r"bands \(ev\):\s*\n\n((?:[ \t]+[-+\d. \t]+\n)+)", part)
+    ]
+    if not bands or electrons is None or "SPIN" in part or electrons % 2:
+        return False
+    filled = int(electrons) // 2
+    return all(len(b) > filled for b in bands) and max(b[filled - 1] for b in bands) < min(b[filled] for b in bands)
+
+
 def _without_value(
     frame: Atoms | None, source: str, status: Status, reason: str, settings: dict[str, Any]
 ) -> FoundLabel:
@@ -234,6 +250,9 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
         settings["functional"] = normalise_functional(functional.group(1).strip())
     if re.search(r"(?i)(?:LDA|DFT)\+U (?:calculation|parameters)|Hubbard (?:projectors|parameters)", text):
         settings["hubbard"] = _hubbard(text)
+    electrons = re.search(rf"number of electrons\s*=\s*({_NUMBER})", text)
+    if electrons:
+        settings["electrons"] = float(electrons.group(1))
     also = _also(text)
     if also:
         settings["also"] = also
@@ -248,7 +267,8 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
     if smearing:
         settings |= {"smearing": smearing.group(1), "width_eV": round(float(smearing.group(2)) * units.Ry, 5)}
     elif "number of k points" in text:
-        settings["smearing"] = "tetrahedra" if re.search(r"\(?tetrahedron method\)?", text) else "fixed"
+        kind = re.search(r"\(((?:\w+ )*)tetrahedron method\)", text)
+        settings["smearing"] = "fixed" if kind is None else f"{kind.group(1)}tetrahedra"
     if settings.keys() - {"code"}:
         settings["spin"] = bool(re.search(r"Starting magnetic structure|total magnetization\s*=", text))
     kpoints = _grid_beside(path) or re.search(r"number of k points=\s*(\d+)", text)
@@ -277,7 +297,9 @@ def _also(text: str) -> str:
     found = []
     if orbit := re.search(r"Non-?collinear calculation (with(?:out)? spin-orbit)", text):
         found.append(f"non-collinear {orbit.group(1)}")
-    found += sorted(set(re.findall(r"Grimme-D2|DFT-D3|Tkatchenko-Scheffler|XDM", text)))
+    corrections = re.findall(r"(?m)^.*\b(Grimme-D2|DFT-D3|Tkatchenko-Scheffler|Many-body|XDM)\b.*[Dd]ispersion", text)
+    corrections += re.findall(r"(?m)^.*[Dd]ispersion.*\b(Grimme-D2|DFT-D3|Tkatchenko-Scheffler|Many-body|XDM)\b", text)
+    found += sorted(set(corrections))
     charge = _charge(text)
     if charge:
         found.append(f"charge {charge:+g}")

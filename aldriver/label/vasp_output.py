@@ -19,6 +19,7 @@ from ase import Atoms
 from aldriver.core.frames import bare
 from aldriver.label.base import Label, Status
 from aldriver.label.found import FoundLabel
+from aldriver.label.gate import TETRAHEDRA
 from aldriver.label.outcar import Outcar, read_outcar
 from aldriver.label.packed import damage_as_oserror, open_packed
 from aldriver.label.vasprun import IonicStep, Vasprun, read_vasprun
@@ -184,6 +185,8 @@ def _not_a_method(structures: Vasprun | Outcar, xml: Vasprun | None) -> str:
         return f"ICHARG {p['ICHARG']}: the charge density was kept, so the run is not self-consistent"
     if str(p.get("ALGO") or "").lower().startswith(_NO_GROUND_STATE) or p.get("IALGO") in (2, 3, 4):
         return f"ALGO {p.get('ALGO', p.get('IALGO'))}: the run is not a self-consistent ground state"
+    if p.get("ISMEAR") in (-4, -5) and xml is not None and xml.partial_occupations:
+        return TETRAHEDRA
     pressure = p.get("PSTRESS") or 0.0
     if pressure and math.isfinite(pressure):
         return f"PSTRESS {pressure:g} kbar: the energies hold p·V and the stress is shifted"
@@ -237,7 +240,7 @@ def _label(
     stress = step.stress if step.stress is not None and np.isfinite(step.stress).all() else None
     if settings.get("isif") in (0, 1) or (stress is not None and not stress.any()):
         stress = None  # not computed, or the pressure alone
-    provenance = {
+    provenance: dict[str, Any] = {
         **{key: settings.get(key) for key in ("code", "version", "functional", "kpoints", "smearing")},
         "cutoff": settings.get("cutoff_eV"),
         "potcars": settings.get("pseudopotentials"),
@@ -245,7 +248,6 @@ def _label(
         "energy_is": "E(sigma->0)",
         "magnetisation": None if moments is None else float(moments.sum()),
         "corrections": [],
-        **({"caution": settings["caution"]} if "caution" in settings else {}),
         "stand_in": bool(settings.get("stand_in")),
     }
     if out is not None and k == len(out.steps) - 1 and out.total_moment is not None:
@@ -280,21 +282,14 @@ def _belong_together(xml: Vasprun, out: Outcar) -> bool:
 def _settings(xml: Vasprun) -> dict[str, Any]:
     p = xml.parameters
     grid: Any = list(xml.kpoints) if xml.kpoints else f"{xml.n_kpoints} points"
-    caution = {}
-    if p.get("ISMEAR") in (-4, -5) and xml.partial_occupations:
-        caution["caution"] = "tetrahedron smearing of a metal: forces and stress are not quite the energy's derivatives"
-    return (
-        _described({**xml.incar, **p})
-        | caution
-        | {
-            "version": xml.version,
-            "kpoints": grid,
-            "kpoints_scheme": xml.kpoints_scheme,
-            "pseudopotentials": list(xml.potcars),
-            **({"code": "VASP stand-in", "stand_in": True} if xml.program == STAND_IN else {"code": "VASP"}),
-            "functional": functional({**p, **xml.incar}, xml.potcars, tuple(dict.fromkeys(xml.symbols))),
-        }
-    )
+    return _described({**xml.incar, **p}) | {
+        "version": xml.version,
+        "kpoints": grid,
+        "kpoints_scheme": xml.kpoints_scheme,
+        "pseudopotentials": list(xml.potcars),
+        **({"code": "VASP stand-in", "stand_in": True} if xml.program == STAND_IN else {"code": "VASP"}),
+        "functional": functional({**p, **xml.incar}, xml.potcars, tuple(dict.fromkeys(xml.symbols))),
+    }
 
 
 def _outcar_settings(out: Outcar) -> dict[str, Any]:

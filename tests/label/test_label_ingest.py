@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import tarfile
 from pathlib import Path
 
@@ -199,7 +198,7 @@ def test_files_of_one_run_are_found_by_their_names(tmp_path):
 QE_GOOD = {
         "default_no_xml", "default_xml_211101", "default_xml_220603", "default_xml_240411", "default_xml_241015",
         "default_xml_250521", "default_xml_260128", "fixed_coords_relax", "magnetic_moments_v68",
-        "relax_success", "vcrelax_failed_bfgs_history_final_scf",
+        "relax_failed_not_converged_nstep", "relax_success", "vcrelax_failed_bfgs_history_final_scf",
         "vcrelax_failed_electronic_final_scf", "vcrelax_failed_not_converged_final_scf",
         "vcrelax_success_atoms_shape", "vcrelax_success_external_pressure",
     }  # fmt: skip
@@ -210,11 +209,6 @@ def test_every_real_output_of_quantum_espresso(shared_data, tmp_path):
     found = ingest([shared_data / "qe_outputs"], tmp_path / "labels")
     folders = {Path(r.source.split("#")[0]).parent.name for r in found.rows if r.fate == "accepted"}
     assert folders == QE_GOOD
-    # two atoms pushed together: a good SCF, but 2.1 eV/atom above all others of its level
-    (far,) = [r for r in found.rows if "relax_failed_not_converged_nstep/aiida.out" in r.source]
-    assert "another energy reference" in far.reason
-    alone = ingest([shared_data / "qe_outputs" / "relax_failed_not_converged_nstep"], tmp_path / "alone")
-    assert [r.fate for r in alone.rows if r.formula] == ["accepted"]
     steps = {r.source.rpartition("/qe_outputs/")[2] for r in found.rows if r.fate == "refused"}
     assert "vcrelax_failed_electronic_final_scf/aiida.out#step 4" in steps
     assert all(r.reason for r in found.rows if r.fate != "accepted")
@@ -243,7 +237,6 @@ def test_every_real_output_of_iron_with_a_vacancy(shared_data, tmp_path):
     assert means == {-4480.0, -3460.0}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("aldriver.label.vasp_output") is None, reason="no reader of VASP here")
 def test_every_real_output_of_vasp(shared_data, tmp_path):
     found = ingest([shared_data / "vasp_outputs"], tmp_path / "labels")
     by_file: dict[str, list[str]] = {}
@@ -253,7 +246,7 @@ def test_every_real_output_of_vasp(shared_data, tmp_path):
     assert by_file["max_force__vasprun.xml.gz"] == ["accepted"] * 3
     assert by_file["postprocess__vasprun.xml.gz"] == ["accepted"] * 28
     assert by_file["drift_OUTCAR.gz"] == ["accepted"] * 10
-    assert by_file["unconverged__vasprun.xml.ionic.gz"] == ["accepted"] * 2
+    assert by_file["unconverged__vasprun.xml.ionic.gz"] == ["refused"] * 2  # tetrahedra in silver
     assert by_file["unconverged__vasprun.xml.electronic.gz"] == ["refused"] * 5
     assert by_file["unconverged__vasprun.xml.scan.gz"] == ["refused"]
     assert by_file["large_cell_real_optlay__vasprun.xml.gz"] == ["refused"]

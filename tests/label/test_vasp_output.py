@@ -20,7 +20,6 @@ GOOD = {
     "io__vasprun.xml.gz": 3,
     "max_force__vasprun.xml.gz": 3,
     "postprocess__vasprun.xml.gz": 28,
-    "unconverged__vasprun.xml.ionic.gz": 2,
     "chgnet/no-magmoms/vasprun.xml.gz": 49,
 }
 
@@ -76,10 +75,11 @@ def test_bad_runs_say_why(name, status, words):
         assert one.label.energy is None and one.label.forces is None
 
 
-def test_missing_stress_is_none_and_tetrahedra_in_a_metal_are_noted():
+def test_tetrahedra_in_a_metal_are_refused():
+    """Silver with ISMEAR -5: converged, but its forces are not the derivatives of its energy."""
     for found in read_vasp(DATA / "unconverged__vasprun.xml.ionic.gz"):
-        assert found.label.stress is None
-        assert "tetrahedron" in found.label.provenance["caution"]
+        assert found.label.status == "rejected"
+        assert "tetrahedron method in a metal" in found.label.reason
 
 
 def test_moments_come_from_the_outcar_of_the_same_run():
