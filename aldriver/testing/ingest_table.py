@@ -1,4 +1,4 @@
-"""Writes a table of what ``aldriver label ingest`` makes of the results under a folder: ``python -m ... DATA > table.md``.
+"""Writes a table of what ``aldriver label ingest`` makes of the results under a folder.
 
 Owns only the words of the table. Each folder named is taken in by itself, into a store that is thrown away.
 """
@@ -43,16 +43,13 @@ def _lines(rows: Sequence[Row], folder: Path) -> list[str]:
             skipped[own[0].reason] += 1
             continue
         good = [r for r in own if r.fate == "accepted"]
-        level = f" ({good[0].level.rpartition(' (')[0]})" if good else ""
         reasons = Counter(_plain(r.reason) for r in own if r.fate == "refused")
-        remarks = Counter("as " + r.reason.partition(" as ")[2] for r in good if r.reason.startswith("the same label"))
-        said = [f"{n} × {text}" if len(own) > 1 else text for text, n in reasons.items()]
-        twins = f"; {sum(remarks.values())} twice" if remarks else ""
-        lines.append(
-            f"| {Path(name).relative_to(folder)} | {len(good) or '–'}{level}{twins} | {'; '.join(said)} |".replace(
-                "  ", " "
-            )
-        )
+        twins = sum(r.reason.startswith("the same label") for r in good)
+        level = f" ({good[0].level.rpartition(' (')[0]})" if good else ""
+        accepted = f"{len(good) or '–'}{level}" + (f"; {twins} known from a file above" if twins else "")
+        reasons = Counter(_plain(r.reason) for r in own if r.fate == "refused")
+        said = "; ".join(f"{n} × {text}" if len(own) > 1 else text for text, n in reasons.items())
+        lines.append(f"| {Path(name).relative_to(folder)} | {accepted} | {said} |".replace("  ", " "))
     return lines + [f"| *{n} files* | | {reason} |" for reason, n in sorted(skipped.items())]
 
 
@@ -70,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout.write(
         "# What `aldriver label ingest` makes of real results\n\n"
         "Written by `python -m aldriver.testing.ingest_table DATA` from a run over real outputs of VASP (fixtures of\n"
-        "custodian and CHGNet), Quantum ESPRESSO (fixtures of aiida-quantumespresso) and a study of the vacancy in iron.\n\n"
-        + table(parsed.data, parsed.folders)
+        "custodian and CHGNet), Quantum ESPRESSO (fixtures of aiida-quantumespresso) and a study of the vacancy in\n"
+        "iron.\n\n" + table(parsed.data, parsed.folders)
     )
 
 
