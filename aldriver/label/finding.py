@@ -122,7 +122,7 @@ def _sniff(path: Path, name: str) -> Candidate:
         if re.search(pattern, plain, re.IGNORECASE):
             return Candidate(path, name, reason=reason, refused=True)
     if re.search(r"(?m)^\s*CP2K\| version string|PROGRAM STARTED AT .*\n.*PROGRAM STARTED ON", head):
-        reason = "a log of CP2K is not read: write its frames, energies and forces as extended XYZ"
+        reason = "a log of CP2K is not read (three decimals of the cell): write frames and forces as extended XYZ"
         return Candidate(path, name, reason=reason, refused=True)
     if "<qes:espresso" in head or "<Root>" in head:
         return Candidate(path, name, reason=_DATA_FILE)
