@@ -109,7 +109,7 @@ def read_vasprun(path: Path) -> Vasprun:
             error = f"{type(e).__name__}: {e}"
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as e:  # a damaged stream
             error = f"it cannot be unpacked: {e}"
-    return Vasprun(complete=reader.closed and not error, error=error, **reader.found)
+    return Vasprun(complete=reader.closed and not error, error=error, steps=tuple(reader.steps), **reader.found)
 
 
 class _Reader:
@@ -117,8 +117,8 @@ class _Reader:
 
     def __init__(self) -> None:
         self.closed = False
-        self.found: dict[str, Any] = {"steps": ()}
-        self._steps: list[IonicStep] = []
+        self.found: dict[str, Any] = {}
+        self.steps: list[IonicStep] = []
         self._scf: list[tuple[float | None, float | None]] = []
         self._path: list[str] = []
 
@@ -182,7 +182,7 @@ class _Reader:
             energy = fr + known[-1][1] - known[-1][0]  # type: ignore[operator]
         cell, positions = _structure(element.find("structure"))
         stress = _matrix(element.find("varray[@name='stress']"))
-        self._steps.append(
+        self.steps.append(
             IonicStep(
                 positions=positions,
                 cell=cell,
@@ -194,7 +194,6 @@ class _Reader:
                 change=abs(known[-1][0] - known[-2][0]) if len(known) > 1 else None,  # type: ignore[operator]
             )
         )
-        self.found["steps"] = tuple(self._steps)
 
 
 def _symbol(text: str | None) -> str:
