@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import iread, write
+from ase.io.extxyz import write_xyz
 from numpy.typing import ArrayLike
 
 from aldriver.core.errors import InputError
@@ -95,6 +97,13 @@ def write_frames(path: str | Path, frames: Sequence[Atoms] | Iterable[Atoms]) ->
         path.write_text("")
         return
     write(path, frames, format="extxyz")
+
+
+def frame_text(atoms: Atoms) -> str:
+    """A frame as extended XYZ, as ``write_frames`` has it in a file."""
+    text = StringIO()
+    write_xyz(text, [atoms])
+    return text.getvalue()
 
 
 def read_frames(path: str | Path, *, labelled: bool = False, groups: bool = True) -> list[Atoms]:

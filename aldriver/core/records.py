@@ -61,7 +61,8 @@ def jsonable(obj: Any) -> Any:
     if isinstance(obj, list | tuple | set | frozenset):
         return [jsonable(v) for v in obj]
     if isinstance(obj, np.ndarray):
-        return jsonable(obj.tolist())
+        finite = obj.dtype.kind in "iub" or (obj.dtype.kind == "f" and bool(np.isfinite(obj).all()))
+        return obj.tolist() if finite else jsonable(obj.tolist())
     if isinstance(obj, np.generic):
         return jsonable(obj.item())
     if isinstance(obj, float) and not math.isfinite(obj):

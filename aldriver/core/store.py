@@ -15,7 +15,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -104,13 +104,61 @@ def publish(final: Path) -> Iterator[Path]:
             shutil.rmtree(tmp, ignore_errors=True)
 
 
-def _write_manifest(folder: Path) -> None:
+@contextmanager
+def publish_together(root: Path, *, at_once: int = 500) -> Iterator[Callable[[str], Path]]:
+    """Publish many small directories below `root`, each as whole as by `publish`, with one flush for `at_once` of them.
+
+    Yields a function: name of a directory to the temporary folder to fill before it is called again. When the process
+    dies, or on an exception, those not yet published leave nothing but temporary folders (``remove_leftovers``).
+
+    Raises
+    ------
+    StoreError
+        When the disk is full or not writable.
+    """
+    waiting: dict[Path, Path] = {}
+
+    def flush() -> None:
+        for tmp in waiting:
+            _write_manifest(tmp, flush=False)
+        os.sync()  # contents reach the disk before their names do
+        for tmp, final in waiting.items():
+            if is_published(final):
+                shutil.rmtree(tmp)
+            else:
+                tmp.rename(final)
+        fsync_path(root)
+        waiting.clear()
+
+    def new(name: str) -> Path:
+        if len(waiting) >= at_once:
+            flush()
+        tmp = temporary_sibling(root / name)
+        tmp.mkdir(parents=True)
+        waiting[tmp] = root / name
+        return tmp
+
+    with disk_errors(root):
+        try:
+            yield new
+            flush()
+        finally:
+            for tmp in waiting:
+                shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _write_manifest(folder: Path, *, flush: bool = True) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     sums = {}
     for path in files:
-        fsync_path(path)
+        if flush:
+            fsync_path(path)
         sums[path.relative_to(folder).as_posix()] = sha256_file(path)
-    atomic_write(folder / MANIFEST, dumps({"published": time.time(), "host": socket.gethostname(), "files": sums}))
+    text = dumps({"published": time.time(), "host": socket.gethostname(), "files": sums})
+    if flush:
+        atomic_write(folder / MANIFEST, text)
+    else:
+        (folder / MANIFEST).write_text(text)
 
 
 def is_published(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from ase import Atoms
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 MAX_OFFSET_EV_ATOM = 2.0
 _MAX_LEVERAGE = 1.0
+_MOST_FITTED = 1000
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,17 @@ class EnergyReference:
             return None
         x = _fractions([frame], list(self.energies))[0]
         if self.fractions.size:
-            inverse = np.linalg.pinv(self.fractions.T @ self.fractions, rcond=1e-10, hermitian=True)
-            spanned = np.linalg.norm(self.fractions.T @ self.fractions @ inverse @ x - x) < 1e-6
+            products, inverse = self._products
+            spanned = np.linalg.norm(products @ inverse @ x - x) < 1e-6
             if not spanned or float(x @ inverse @ x) > _MAX_LEVERAGE + 1e-9:
                 return None
         return energy / len(symbols) - float(x @ np.array(list(self.energies.values())))
+
+    @cached_property
+    def _products(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """XᵀX and its inverse, within what the compositions span."""
+        products = self.fractions.T @ self.fractions
+        return products, np.asarray(np.linalg.pinv(products, rcond=1e-10, hermitian=True), dtype=np.float64)
 
     def problem(self, frame: Atoms, energy: float, *, most: float = MAX_OFFSET_EV_ATOM) -> str:
         """Why an energy (eV) is not of this reference, with the shift that would bring it there; empty when it is."""
@@ -69,6 +77,7 @@ def fit_energies(frames: Sequence[Atoms], energies: Sequence[float]) -> EnergyRe
     Least absolute deviations of E/N on the mole fractions, by linear programming (Charnes, Cooper and Ferguson,
     Manage. Sci. 1, 138 (1955)): a minority with another reference does not move it, as it would move a mean. Where the
     compositions cannot tell elements apart, the solution of least norm is taken. Of two halves the earlier one stands.
+    Of many labels every n-th of each composition stands for all: linear programming takes the square of their number.
 
     Returns
     -------
@@ -80,13 +89,25 @@ def fit_energies(frames: Sequence[Atoms], energies: Sequence[float]) -> EnergyRe
     elements = sorted({s for f in frames for s in f.get_chemical_symbols()})
     fractions = _fractions(frames, elements)
     per_atom = np.asarray(energies, dtype=float) / np.array([len(f) for f in frames])
+    kept = _thinned(fractions)
+    fractions, per_atom = fractions[kept], per_atom[kept]
     # what the compositions span: along other directions nothing is known, and the solution of least norm has nothing
     _, sizes, axes = np.linalg.svd(fractions, full_matrices=False)
     axes = axes[sizes > 1e-10 * sizes.max()]
     # two equal halves have a whole interval of medians: a little more weight for the earlier labels decides
-    weights = 1.0 + 0.2 / np.arange(1, len(frames) + 1)
+    weights = 1.0 + 0.2 / np.arange(1, len(kept) + 1)
     solution = axes.T @ _least_absolute(fractions @ axes.T, per_atom, weights)
     return EnergyReference({e: float(x) for e, x in zip(elements, solution, strict=True)}, fractions)
+
+
+def _thinned(fractions: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows to fit to: all, or every n-th of each composition, at least a few of it."""
+    if len(fractions) <= _MOST_FITTED:
+        return np.arange(len(fractions))
+    stride = int(np.ceil(len(fractions) / _MOST_FITTED))
+    _, group = np.unique(fractions.round(9), axis=0, return_inverse=True)
+    rows = [np.flatnonzero(group == g) for g in range(int(group.max()) + 1)]
+    return np.sort(np.concatenate([r[:: min(stride, max(1, len(r) // 5))] for r in rows]))
 
 
 def _least_absolute(

@@ -6,8 +6,8 @@ Runs nothing and judges no value (``gate.py`` does).
 
 from __future__ import annotations
 
-import gzip
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 
 from aldriver.label.base import Label, Status
 from aldriver.label.found import FoundLabel
+from aldriver.label.gate import TETRAHEDRA
+from aldriver.label.packed import read_text
 from aldriver.label.pwio import PwOutput, parse_pw_output
 from aldriver.label.upf import normalise_functional
 
-_MAX_BYTES = 512 * 1024**2
 _NUMBER = r"[-+]?\d+\.\d*(?:[eEdD][-+]?\d+)?"
 _BANNER = re.compile(r"(?m)^\s*Program PWSCF\s")
 _SCF_END = re.compile(r"(?m)^!\s+total energy|convergence NOT achieved")
 _START = re.compile(r"(?m)^\s*Self-consistent Calculation\s*$")
 _AXES = re.compile(r"crystal axes:.*\n((?:\s*a\(\d\)\s*=\s*\(.*\n){3})")
 _SITES = re.compile(r"positions \((?:alat|a_0) units\)\s*\n((?:\s*\d+\s+\S+\s+tau\(\s*\d+\)\s*=\s*\(.*\n)+)")
+_REFINED = "EXX: now go back to refine exchange calculation"
 _CELL = re.compile(r"CELL_PARAMETERS\s*[({]?\s*(\w+)(?:\s*=\s*([\d.]+))?\s*[)}]?\s*\n((?:[^\n]*\n){3})")
 _POSITIONS = re.compile(
     r"ATOMIC_POSITIONS\s*[({]?\s*(\w+)\s*[)}]?\s*\n((?:[ \t]*[A-Za-z]\S*(?:[ \t]+\S+){3,6}[ \t]*\n)+)"
@@ -75,20 +77,6 @@ def _read_run(text: str, path: Path, name: str) -> list[FoundLabel]:
     return found
 
 
-def read_text(path: Path) -> str:
-    """Text of a file, gzipped or not; bytes that are no text are replaced.
-
-    Raises
-    ------
-    OSError, EOFError
-        When the file or its compression is damaged.
-    """
-    with path.open("rb") as handle:
-        zipped = handle.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rb") if zipped else path.open("rb") as handle:
-        return bytes(handle.read(_MAX_BYTES)).decode("utf-8", errors="replace")
-
-
 def _run_problem(whole: PwOutput) -> tuple[Status, str] | None:
     """Status and reason when the run as a whole did not come to its end."""
     if whole.error is not None:
@@ -112,7 +100,9 @@ def _steps(text: str) -> Iterator[tuple[Atoms | None, str]]:
     ends = [m.start() for m in _SCF_END.finditer(text)]
     bounds = [0]
     for mark in marks:
-        if any(bounds[-1] < end < mark for end in ends):
+        before = bisect_left(ends, mark) - 1
+        # a hybrid functional repeats its calculation until the exchange is right too: still one step
+        if before >= 0 and ends[before] > bounds[-1] and text.find(_REFINED, ends[before], mark) < 0:
             bounds.append(mark)
     geometry = _Geometry()
     for start, stop in zip(bounds, [*bounds[1:], len(text)], strict=True):
@@ -120,7 +110,7 @@ def _steps(text: str) -> Iterator[tuple[Atoms | None, str]]:
         end = _SCF_END.search(part)
         geometry.read(part if end is None else part[: end.start()])
         if end is not None or _START.search(part):
-            yield geometry.atoms(), part
+            yield geometry.atoms(), part.rpartition(_REFINED)[2]
 
 
 class _Geometry:
@@ -196,8 +186,13 @@ def _step(frame: Atoms | None, part: str, whole: PwOutput, source: str, settings
         return _without_value(None, source, "failed", "the structure cannot be read from the output", settings)
     # the number of atoms stands in the header, before the first step
     head = f"     number of atoms/cell      =            {len(frame)}\n"
+    if whole.threshold_Ry is not None:
+        head += f"     convergence threshold     =      {whole.threshold_Ry:.1E}\n"
     own = replace(parse_pw_output(head + part), version=whole.version, finished=True, out_of_time=False, error=None)
+    status: Status
     status, reason = own.verdict()
+    if status == "ok" and settings.get("smearing") == "tetrahedra" and not _gapped(part, settings.get("electrons")):
+        status, reason = "rejected", TETRAHEDRA  # those without Bloechl's corrections have right forces
     provenance = {
         "code": "Quantum ESPRESSO pw.x",
         "version": whole.version,
@@ -223,6 +218,18 @@ def _step(frame: Atoms | None, part: str, whole: PwOutput, source: str, settings
     return FoundLabel(frame=frame, label=label, source=source, settings=settings)
 
 
+def _gapped(part: str, electrons: float | None) -> bool:
+    """Whether the printed bands of a calculation without spin have a gap: the occupations are whole numbers then."""
+    bands = [
+        [float(x) for x in re.findall(_NUMBER, block)]
+        for block in re.findall(r"bands \(ev\):\s*\n\n((?:[ \t]+[-+\d. \t]+\n)+)", part)
+    ]
+    if not bands or electrons is None or "SPIN" in part or electrons % 2:
+        return False
+    filled = int(electrons) // 2
+    return all(len(b) > filled for b in bands) and max(b[filled - 1] for b in bands) < min(b[filled] for b in bands)
+
+
 def _without_value(
     frame: Atoms | None, source: str, status: Status, reason: str, settings: dict[str, Any]
 ) -> FoundLabel:
@@ -241,8 +248,14 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
     functional = re.search(r"Exchange-correlation\s*=\s*([^\n(]+)", text)
     if functional:
         settings["functional"] = normalise_functional(functional.group(1).strip())
-    if re.search(r"LDA\+U calculation|Hubbard projectors", text):
-        settings["hubbard"] = " ".join(sorted(set(re.findall(r"(?m)^\s*U\(\s*\S+\s*\)\s*=?\s*[\d.]+", text)))) or "yes"
+    if re.search(r"(?i)(?:LDA|DFT)\+U (?:calculation|parameters)|Hubbard (?:projectors|parameters)", text):
+        settings["hubbard"] = _hubbard(text)
+    electrons = re.search(rf"number of electrons\s*=\s*({_NUMBER})", text)
+    if electrons:
+        settings["electrons"] = float(electrons.group(1))
+    also = _also(text)
+    if also:
+        settings["also"] = also
     for key, pattern in (
         ("cutoff_eV", r"kinetic-energy cutoff"),
         ("density_cutoff_eV", r"charge density cutoff"),
@@ -254,7 +267,8 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
     if smearing:
         settings |= {"smearing": smearing.group(1), "width_eV": round(float(smearing.group(2)) * units.Ry, 5)}
     elif "number of k points" in text:
-        settings["smearing"] = "tetrahedra" if re.search(r"\(?tetrahedron method\)?", text) else "fixed"
+        kind = re.search(r"\(((?:\w+ )*)tetrahedron method\)", text)
+        settings["smearing"] = "fixed" if kind is None else f"{kind.group(1)}tetrahedra"
     if settings.keys() - {"code"}:
         settings["spin"] = bool(re.search(r"Starting magnetic structure|total magnetization\s*=", text))
     kpoints = _grid_beside(path) or re.search(r"number of k points=\s*(\d+)", text)
@@ -268,6 +282,41 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
     if pseudos:
         settings["pseudopotentials"] = {_symbol(label): f"{Path(file).name} md5:{md5}" for label, file, md5 in pseudos}
     return settings
+
+
+def _hubbard(text: str) -> str:
+    """U of each species, eV: from the table of version 6 (``Fe 2 4.3 0.0 ...``) or lines such as ``U(Fe-3d) = 4.3``."""
+    table = re.findall(rf"(?m)^\s+([A-Z]\w*)\s+[0-3]\s+({_NUMBER})(?:\s+{_NUMBER}){{2,4}}\s*$", text)
+    lines = re.findall(rf"(?m)^\s*([UJV]\s*\([^)\n]*\))\s*=\s*({_NUMBER})", text)
+    found = [(f"U({name})", u) for name, u in table] or [(re.sub(r"\s", "", name), u) for name, u in lines]
+    return " ".join(sorted({f"{name}={float(u):g}" for name, u in found})) or "yes"
+
+
+def _also(text: str) -> str:
+    """What else decides the energies: non-collinear moments, dispersion, a charge, an electric field."""
+    found = []
+    if orbit := re.search(r"Non-?collinear calculation (with(?:out)? spin-orbit)", text):
+        found.append(f"non-collinear {orbit.group(1)}")
+    corrections = re.findall(r"(?m)^.*\b(Grimme-D2|DFT-D3|Tkatchenko-Scheffler|Many-body|XDM)\b.*[Dd]ispersion", text)
+    corrections += re.findall(r"(?m)^.*[Dd]ispersion.*\b(Grimme-D2|DFT-D3|Tkatchenko-Scheffler|Many-body|XDM)\b", text)
+    found += sorted(set(corrections))
+    charge = _charge(text)
+    if charge:
+        found.append(f"charge {charge:+g}")
+    if re.search(r"Adding external electric field|Computed dipole along edir|tot_charge_gate|gate field", text):
+        found.append("electric field")
+    return ", ".join(found)
+
+
+def _charge(text: str) -> float:
+    """Charge of the cell: electrons of its atoms less those it has; 0 where the output does not say."""
+    valence = dict(re.findall(rf"(?m)^\s+(\S+)\s+({_NUMBER})\s+{_NUMBER}\s+\S+\(\s*{_NUMBER}\)\s*$", text))
+    electrons = re.search(rf"number of electrons\s*=\s*({_NUMBER})", text)
+    sites = _SITES.search(text)
+    labels = [line.split()[1] for line in sites.group(1).splitlines()] if sites else []
+    if electrons is None or not labels or any(name not in valence for name in labels):
+        return 0.0
+    return round(sum(float(valence[name]) for name in labels) - float(electrons.group(1)), 2)
 
 
 def _grid_beside(path: Path) -> list[int] | None:
@@ -286,7 +335,7 @@ def _grid_beside(path: Path) -> list[int] | None:
                 return [int(x) for x in match.groups()]
             if re.search(r"(?i)K_POINTS\s*[({]?\s*gamma", text):
                 return [1, 1, 1]
-    except (OSError, EOFError):
+    except OSError:
         return None
     return None
 
@@ -334,7 +383,7 @@ def _xml_start(path: Path) -> Atoms | None:
             cell=np.array(cell, dtype=float) * units.Bohr,
             pbc=True,
         )
-    except (OSError, EOFError, ElementTree.ParseError, ValueError, KeyError):
+    except (OSError, ElementTree.ParseError, ValueError, KeyError):
         return None
 
 

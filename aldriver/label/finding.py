@@ -6,20 +6,27 @@ them is ``<code>_output.py``, judging them ``gate.py``.
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from aldriver.label.archives import ArchiveError, is_archive, unpack
 from aldriver.label.gpaw_output import is_gpaw
+from aldriver.label.packed import damage_as_oserror, open_packed
 
 _HEAD = 64 * 1024
 _DEPTH = 3
 _OUTPUT_NAMES = re.compile(r"(\.out|\.pwo|\.extxyz|\.xyz|\.log)$|outcar|vasprun|oszicar", re.IGNORECASE)
+_OTHERS = (
+    (r"oszicar", "an OSZICAR holds no forces: the vasprun.xml or OUTCAR of the run is needed"),
+    (r"vaspout.*\.h5$", "HDF5 of VASP is not read: give the vasprun.xml or OUTCAR of the run"),
+    (r"\.gpw$", "a binary file of GPAW is not read: give the text log of the run"),
+    (r"\.traj$", "a trajectory of ASE is not read: write it as extended XYZ (`ase convert`)"),
+)
+"""Names of results that are not read, and what to give instead."""
+_DATA_FILE = "data file of pw.x: its structure is used, the label is in the output beside"
 
 
 @dataclass(frozen=True)
@@ -102,22 +109,23 @@ def _sniff(path: Path, name: str) -> Candidate:
         return Candidate(path, name, reason=broken, refused=True)
     if not path.is_file():
         return Candidate(path, name, reason="not a regular file")
-    plain = re.sub(r"\.gz$", "", path.name)
+    plain = re.sub(r"\.(gz|bz2|xz)$", "", path.name)
     likely = bool(_OUTPUT_NAMES.search(plain)) and not re.search(r"\.(in|pwi|inp|err|sh|py)$", plain)
     try:
         head = _head(path).decode("utf-8", errors="replace")
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         return Candidate(path, name, reason=f"cannot be read: {error}", refused=True)
     code = _code(head, plain)
     if code:
         return Candidate(path, name, code=code)
-    if "oszicar" in plain.lower():
-        reason = "an OSZICAR holds no forces: the vasprun.xml or OUTCAR of the run is needed"
+    for pattern, reason in _OTHERS:
+        if re.search(pattern, plain, re.IGNORECASE):
+            return Candidate(path, name, reason=reason, refused=True)
+    if re.search(r"(?m)^\s*CP2K\| version string|PROGRAM STARTED AT .*\n.*PROGRAM STARTED ON", head):
+        reason = "a log of CP2K is not read (three decimals of the cell): write frames and forces as extended XYZ"
         return Candidate(path, name, reason=reason, refused=True)
     if "<qes:espresso" in head or "<Root>" in head:
-        return Candidate(
-            path, name, reason="data file of pw.x: its structure is used, the label is in the output beside"
-        )
+        return Candidate(path, name, reason=_DATA_FILE)
     if likely:
         message = re.search(r"(?:Error in routine|from)\s+(\S+).*\n\s*(.*)", head) if "%%%%" in head else None
         said = f"; it says: {' '.join(message.groups())}" if message else ""
@@ -127,9 +135,7 @@ def _sniff(path: Path, name: str) -> Candidate:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as handle:
-        zipped = handle.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rb") if zipped else path.open("rb") as handle:
+    with damage_as_oserror(path), open_packed(path) as handle:
         return bytes(handle.read(_HEAD))
 
 
@@ -160,7 +166,11 @@ def _with_companions(found: list[Candidate]) -> list[Candidate]:
     for kind in ("outcar", "vasprun"):
         runs |= {(c.path.parent, k): c for c in found if c.code == "vasp" and (k := _run_key(c.path, kind))}
     out = []
+    outputs = {c.path.parent for c in found if c.code == "espresso"}
     for c in found:
+        if c.reason == _DATA_FILE and not outputs & {c.path.parent, *c.path.parent.parents}:
+            reason = "a data file of pw.x without its output: give the output (standard output) of the run"
+            c = Candidate(c.path, c.name, reason=reason, refused=True)
         key = _run_key(c.path, "outcar") or _run_key(c.path, "oszicar")
         twin = runs.get((c.path.parent, key)) if key else None
         if twin is None or twin is c:

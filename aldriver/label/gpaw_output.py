@@ -5,8 +5,8 @@ A log holds fewer digits than a running GPAW gives; labels made here come from `
 
 from __future__ import annotations
 
-import gzip
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from aldriver.core.units import matrix_to_voigt
 from aldriver.label.base import Label
 from aldriver.label.found import FoundLabel
+from aldriver.label.packed import read_text
 
 _N = r"[-+]?(?:\d+\.\d+(?:[eE][-+]?\d+)?|nan|inf)"
 _BANNER = re.compile(r"\|__ \|  _\|___\|_____\|\s+(\S+)|\|__\|\|  \| \|\|/\\\| - (\S+)")
 _STEP = re.compile(r"(?m)^(?:Atoms  # Å.*|Positions:.*)$")
+_ENDED = re.compile(r"(?m)^[Tt]iming:")
 _CONVERGED = re.compile(r"(?m)^Converged (?:in (\d+) steps|after (\d+) iterations)")
 
 
@@ -42,17 +44,18 @@ def read_gpaw(path: Path) -> list[FoundLabel]:
 
     Raises
     ------
-    OSError, EOFError, zlib.error
-        When the file cannot be read, or its compression is damaged.
+    OSError
+        When the file cannot be read or unpacked.
     """
     path = Path(path)
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode(errors="replace")
+    text = read_text(path)
     if not is_gpaw(text):
         return []
     settings = _settings(text)
     starts = [m.start() for m in _STEP.finditer(text)]
     blocks = [text[a:b] for a, b in pairwise([*starts, len(text)])]
+    # atoms are named once more when a calculation is set up anew before it began
+    blocks = [b for k, b in enumerate(blocks) if k == len(blocks) - 1 or scf_steps(b) is not None]
     found: list[FoundLabel] = []
     cell: NDArray[np.float64] | None = None
     for number, block in enumerate(blocks):
@@ -62,6 +65,11 @@ def read_gpaw(path: Path) -> list[FoundLabel]:
         cell = np.asarray(frame.cell)
         source = str(path) if len(blocks) == 1 else f"{path}#step {number}"
         found.append(FoundLabel(frame=frame, label=_label(block, frame, settings), source=source, settings=settings))
+    if found and found[-1].label.ok and not _ENDED.search(blocks[-1]):
+        # whole as it is, but a run is taken on request only when it was interrupted
+        reason = "the log ends before its table of timings: GPAW was interrupted"
+        about = found[-1].label.provenance
+        found[-1] = replace(found[-1], label=Label(status="failed", reason=reason, provenance=about))
     if not found:
         reason = "the log of GPAW ends before it names its atoms"
         found = [
@@ -116,6 +124,7 @@ def _settings(text: str) -> dict[str, Any]:
         "version": None if banner is None else banner.group(1) or banner.group(2),
         "functional": functional,
         "hubbard": _first(parameters, r"(?s)setups\s*[=:]\s*(\{[^}]*:[spdf],[^}]*\})"),
+        "mode": _mode(parameters),
         "cutoff_eV": None if cutoff is None else float(cutoff),
         "smearing": None if smearing is None else smearing.lower(),
         "width_eV": None if width is None else float(width),
@@ -124,6 +133,18 @@ def _settings(text: str) -> dict[str, Any]:
         "pseudopotentials": dict(sorted(ids)),
         "max_scf_steps": None if limit is None else int(limit),
     }
+
+
+def _mode(parameters: str) -> str:
+    """Plane waves, a grid or atomic orbitals; of the latter two also basis and spacing, which decide their numbers."""
+    said = re.search(r"(?m)^\s*mode\b(.*(?:\n {8,}.*)*)", parameters)
+    words = said.group(1).lower() if said else ""
+    if "pw" in words:
+        return "pw"
+    mode = "lcao" if "lcao" in words else "fd"
+    basis = _first(parameters, r"(?m)^\s*basis\s*[=:]\s*(.+?),?\s*$") if mode == "lcao" else None
+    spacing = _first(parameters, r"(?m)^\s*h\s*[=:]\s*([\d.]+)")
+    return " ".join(x for x in (mode, basis, f"h {spacing}" if spacing else None) if x)
 
 
 def _frame(block: str, cell: NDArray[np.float64] | None) -> Atoms | None:

@@ -17,16 +17,15 @@ from typing import Any, Literal
 
 from ase import Atoms
 
-from aldriver.core.frames import frame_hash, read_frames, write_frames
+from aldriver.core.frames import frame_hash, read_frames
 from aldriver.core.reasons import count_reasons
-from aldriver.core.records import dumps
-from aldriver.core.store import is_published, publish, sha256_file
+from aldriver.core.store import sha256_file
 from aldriver.label.base import Label
-from aldriver.label.cache import LABEL_FILE
 from aldriver.label.energy_reference import fit_energies
 from aldriver.label.finding import Candidate, find_outputs
 from aldriver.label.found import FoundLabel
 from aldriver.label.gate import LabelLimits, check_label
+from aldriver.label.ingest_store import label_writer
 from aldriver.label.levels import Levels, describe, differences, settings_digest
 from aldriver.label.spin import usual_moments
 
@@ -243,20 +242,28 @@ def _sort_by_level(entries: Sequence[_Entry], wanted: Mapping[str, Any] | None) 
 
 
 def _check_energies(entries: Sequence[_Entry], limits: LabelLimits, out: Path) -> None:
-    """Refuse labels that do not share the energy reference of their level (with what the store has of it)."""
-    for level in sorted({e.level for e in entries if e.label.ok}):
-        members = [e for e in entries if e.label.ok and e.level == level]
+    """Refuse labels that do not share the energy reference of their level (with what the store has of it).
+
+    Where the outputs name every pseudopotential the reference is the same by that, and a frame far above the others is
+    no stranger: two atoms pushed together are what a potential has to learn. There only the absurd is refused.
+    """
+    levels: dict[int, list[_Entry]] = {}
+    for entry in entries:
+        if entry.label.ok:
+            levels.setdefault(entry.level, []).append(entry)
+    for members in levels.values():
         known = limits.reference
         if known is None:
             stored = _stored(out, members[0].found.settings)
             frames = [a for a, _ in stored] + [m.found.frame for m in members]
             known = fit_energies(frames, [e for _, e in stored] + [float(m.label.energy or 0.0) for m in members])
+        own = replace(limits, moments={}, reference=known)
         for member in members:
-            member.judged(check_label(member.label, member.found.frame, replace(limits, moments={}, reference=known)))
+            member.judged(check_label(member.label, member.found.frame, own))
 
 
 def _stored(out: Path, settings: Mapping[str, Any]) -> list[tuple[Atoms, float]]:
-    path = out / f"dataset-{settings_digest(settings)}.extxyz"
+    path = out / _data_set(settings)
     return [(a, float(a.get_potential_energy())) for a in read_frames(path)] if path.is_file() else []
 
 
@@ -268,58 +275,47 @@ def _store(
     out: Path,
     files: Mapping[str, Path],
 ) -> dict[str, Path]:
-    """Publish the good labels, write the data set of each level, note the fate of all; returns the data sets."""
-    datasets: dict[str, tuple[Path, list[Atoms]]] = {}
+    """Store the good labels, note the fate of all; returns the data set of each level that got one."""
+    datasets: dict[str, Path] = {}
     first: dict[str, str] = {}
     sums: dict[str, str] = {}
-    for entry in entries:
-        if not entry.label.ok:
-            rows[entry.name].append(_row(entry, "refused", entry.label.reason))
-            continue
-        settings = levels.members[entry.level] if not level else entry.found.settings
-        words, digest = level or describe(settings), "level" if level else settings_digest(settings)
-        key = _key(entry, words)
-        if key in first:
-            rows[entry.name].append(_row(entry, "accepted", f"the same label as {first[key]}", words, key))
-            continue
-        first[key] = entry.found.source
-        if entry.name not in sums:
-            sums[entry.name] = sha256_file(files[entry.name])
-        known = _publish(entry, key, words, sums[entry.name], out)
-        rows[entry.name].append(_row(entry, "accepted", "in the store already" if known else "", words, key))
-        path = out / ("dataset.extxyz" if level else f"dataset-{digest}.extxyz")
-        frame = replace(entry.label, key=key).labelled(entry.found.frame)
-        frame.info |= {"level": words, "group": entry.name, "frame_id": frame_hash(frame)}
-        datasets.setdefault(words, (path, []))[1].append(frame)
-    for path, frames in datasets.values():
-        before = [f for f in read_frames(path) if f.info.get("label_key") not in first] if path.is_file() else []
-        write_frames(path, [*before, *frames])
-    return {words: path for words, (path, _) in datasets.items()}
+    names = [_level_words(level or settings) for settings in levels.members] or [_level_words(level)]
+    with label_writer(out) as writer:
+        for entry in entries:
+            if not entry.label.ok:
+                rows[entry.name].append(_row(entry, "refused", entry.label.reason))
+                continue
+            words, data_set = names[entry.level]
+            key = _key(entry, words)
+            if key in first:
+                rows[entry.name].append(_row(entry, "accepted", f"the same label as {first[key]}", words, key))
+                continue
+            first[key] = entry.found.source
+            if entry.name not in sums:
+                sums[entry.name] = sha256_file(files[entry.name])
+            known = writer.add(entry.found, key, words, data_set, entry.name, sums[entry.name])
+            datasets[words] = out / data_set
+            remarks = ["in the store already"] if known else []
+            remarks += [entry.label.provenance["caution"]] if "caution" in entry.label.provenance else []
+            rows[entry.name].append(_row(entry, "accepted", "; ".join(remarks), words, key))
+    return datasets
+
+
+def _level_words(level: str | Mapping[str, Any]) -> tuple[str, str]:
+    """A level in words, and the name of its data set; of a recipe's level (words already) there is one alone."""
+    if isinstance(level, str):
+        return level, "dataset.extxyz"
+    return describe(level), _data_set(level)
+
+
+def _data_set(settings: Mapping[str, Any]) -> str:
+    return f"dataset-{settings_digest(settings)}.extxyz"
 
 
 def _key(entry: _Entry, words: str) -> str:
     """Of frame, level and k points: a level holds a frame at several grids only where it was computed at several."""
     grid = [entry.found.settings.get(k) for k in ("kpoints", "kpoints_irreducible")]
     return f"{frame_hash(entry.found.frame)}-{hashlib.sha256(f'{words} {grid}'.encode()).hexdigest()[:12]}"
-
-
-def _publish(entry: _Entry, key: str, words: str, file_sha256: str, out: Path) -> bool:
-    """Put a label into the store; True when it was there."""
-    final = out / key
-    if is_published(final):
-        return True
-    provenance = entry.label.provenance | {
-        "ingested_from": entry.found.source,
-        "file_sha256": file_sha256,
-        "level": words,
-        "settings": dict(entry.found.settings),
-    }
-    label = replace(entry.label, key=key, provenance=provenance)
-    with publish(final) as tmp:
-        (tmp / LABEL_FILE).write_text(dumps(label.to_json()))
-        (tmp / "spec.json").write_text(dumps({"level": words, "settings": dict(entry.found.settings)}))
-        write_frames(tmp / "frame.extxyz", [label.labelled(entry.found.frame)])
-    return False
 
 
 def _row(entry: _Entry, fate: Fate, reason: str, level: str = "", key: str = "") -> Row:

@@ -20,7 +20,7 @@ from aldriver.core.records import jsonable
 from aldriver.label.upf import read_upf
 
 KEYS = ("code", "level", "method", "functional", "xc", "hubbard", "cutoff_eV", "density_cutoff_eV", "smearing",
-        "width_eV", "spin", "mode")  # fmt: skip
+        "width_eV", "spin", "also", "mode")  # fmt: skip
 """Settings that two labels of one level share; pseudopotentials are compared element by element."""
 _TOLERANCE_EV = 0.01
 
@@ -125,6 +125,8 @@ def describe(settings: Mapping[str, Any]) -> str:
         words.append(f"{settings['smearing']}{width}")
     if settings.get("spin") is not None:
         words.append("spin" if settings["spin"] else "no spin")
+    if settings.get("also"):
+        words.append(str(settings["also"]))
     code = settings.get("code") or "unknown"
     return f"{code}: {', '.join(words) or 'level of theory not stated'} ({settings_digest(settings)})"
 

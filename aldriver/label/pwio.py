@@ -139,8 +139,9 @@ class PwOutput:
         (N, 3) eV/Å; (6,) Voigt eV/Å³, ASE sign; (N,) µB. NaN where the output holds stars or NaN.
     total_magnetization
         µB per cell.
-    accuracy_Ry
-        Last estimated SCF accuracy.
+    accuracy_Ry, threshold_Ry
+        Last estimated SCF accuracy, and what it had to come to. With ``scf_must_converge = .false.`` pw.x says of an
+        SCF that ran out of iterations that it converged.
     """
 
     version: str | None = None
@@ -161,10 +162,12 @@ class PwOutput:
     magmoms: NDArray[np.float64] | None = None
     total_magnetization: float | None = None
     accuracy_Ry: float | None = None
+    threshold_Ry: float | None = None
 
     def verdict(self) -> tuple[Literal["ok", "unconverged", "failed"], str]:
         """Whether this is a finished, converged, complete single SCF, and if not, why not."""
-        if self.converged is False:
+        above = None not in (self.accuracy_Ry, self.threshold_Ry) and self.accuracy_Ry > 1.1 * self.threshold_Ry  # type: ignore[operator]
+        if self.converged is False or (self.converged and above):
             steps = "" if self.n_scf is None else f" in {self.n_scf} iterations"
             accuracy = "" if self.accuracy_Ry is None else f" (last estimated accuracy {self.accuracy_Ry:.1e} Ry)"
             return "unconverged", f"the SCF did not converge{steps}{accuracy}"
@@ -198,6 +201,8 @@ def parse_pw_output(text: str) -> PwOutput:
     not_converged = "convergence NOT achieved" in text
     steps = re.findall(rf"(?m)^!\s+total energy\s*=\s*({_FLOAT})\s*Ry", text)
     minus_ts = _float(_last(text, rf"smearing contrib\. \(-TS\)\s*=\s*({_FLOAT})"))
+    # the first one: a relaxation tightens it as it goes, below what was asked for
+    threshold = re.search(rf"(?m)^\s*(?:scf )?convergence threshold\s*=\s*({_FLOAT})", text)
     scf = _last(text, r"convergence (?:has been|NOT) achieved\s+(?:in|after)\s+(\d+)\s+iterations")
     return PwOutput(
         version=_last(text, r"Program PWSCF\s+v\.?\s?(\S+)"),
@@ -216,9 +221,19 @@ def parse_pw_output(text: str) -> PwOutput:
         forces=_forces(text, n),
         stress=_stress(text),
         magmoms=_magmoms(text, n),
-        total_magnetization=_float(_last(text, rf"total magnetization\s*=\s*({_FLOAT})\s*Bohr mag/cell")),
+        total_magnetization=_total_magnetization(text),
         accuracy_Ry=_float(_last(text, rf"estimated scf accuracy\s*<\s*({_FLOAT})")),
+        threshold_Ry=_float(None if threshold is None else threshold.group(1)),
     )
+
+
+def _total_magnetization(text: str) -> float | None:
+    """The last one; of non-collinear moments the length of the vector."""
+    found = _last(text, rf"total magnetization\s*=((?:\s*{_FLOAT}){{1,3}})\s*Bohr mag/cell")
+    if found is None:
+        return None
+    values = _floats(tuple(found.split()))
+    return values[0] if len(values) == 1 else float(np.linalg.norm(values))
 
 
 def _last(text: str, pattern: str) -> str | None:

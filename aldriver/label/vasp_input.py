@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from aldriver.core.errors import InputError
 from aldriver.core.recipe_label import Vasp
+from aldriver.label.packed import open_packed
 from aldriver.label.vasp_output import functional
-from aldriver.label.vasprun import open_text
 
 ISMEAR = {"gaussian": 0, "methfessel-paxton": 1, "fermi-dirac": -1}
 _PARALLEL = frozenset({"NCORE", "NPAR", "KPAR", "NSIM", "LPLANE", "LSCALAPACK", "LSCALU"})
@@ -257,7 +257,7 @@ def _libraries(root: Path, functional: str) -> list[Path]:
 
 @lru_cache(maxsize=64)
 def _read_potcar(path: Path, _mtime_ns: int, _size: int) -> Potcar:
-    with open_text(path) as handle:
+    with open_packed(path) as handle:
         data = handle.read()
     titel = re.search(rb"TITEL\s*=\s*([^\n]+)", data)
     name = titel.group(1).decode(errors="replace").strip() if titel else path.name
@@ -294,7 +294,7 @@ def write_inputs(folder: Path, inputs: Inputs, settings: Vasp, *, comment: str, 
             continue
         record[element] |= {"titel": found.titel, "sha256": found.sha256}
         if potcars:
-            with open_text(found.path) as handle:
+            with open_packed(found.path) as handle:
                 pieces.append(handle.read())
     if potcars:
         (folder / "POTCAR").write_bytes(b"".join(pieces))

@@ -19,12 +19,17 @@ from ase import Atoms
 from aldriver.core.frames import bare
 from aldriver.label.base import Label, Status
 from aldriver.label.found import FoundLabel
+from aldriver.label.gate import TETRAHEDRA
 from aldriver.label.outcar import Outcar, read_outcar
-from aldriver.label.vasprun import IonicStep, Vasprun, open_text, read_vasprun
+from aldriver.label.packed import damage_as_oserror, open_packed
+from aldriver.label.vasprun import IonicStep, Vasprun, read_vasprun
 
 STAND_IN = "aldriver-stand-in"
 """Program that the stand-in of ``aldriver.testing.vasp_standin`` names where VASP writes ``vasp``."""
 _SMEARING = {0: "gaussian", -1: "fermi-dirac", -4: "tetrahedron", -5: "tetrahedron", -2: "fixed occupations"}
+_NO_GROUND_STATE = ("none", "noth", "eigen", "subrot", "chi", "gw", "g0w0", "evgw", "scgw", "qpgw", "bse", "tdhf",
+                    "time", "acfd", "rpa", "2e4w", "cc4s", "mp2")  # fmt: skip
+"""What ALGO begins with where VASP solves something else, or keeps the density or the orbitals."""
 _SAME_EV = 1e-4
 MAX_ENTROPY_EV = 0.010
 """Largest |E(σ→0) − F| per atom. It is half the entropy term, which VASP's manual wants below 1 meV; electrons at a
@@ -98,23 +103,27 @@ def _run_name(path: Path) -> str | None:
 
 def _is_vasprun(path: Path) -> bool:
     try:
-        with open_text(path) as handle:
+        with damage_as_oserror(path), open_packed(path) as handle:
             start = handle.read(400)
-    except (OSError, EOFError):
+    except OSError:
         return _kind(path) == "vasprun"
     return b"<?xml" in start or b"<modeling" in start
 
 
 def _read_run(run: _Run) -> list[FoundLabel]:
     xml = None if run.vasprun is None else read_vasprun(run.vasprun)
-    out = None if run.outcar is None else read_outcar(run.outcar)
-    source = str(run.named)
-    if xml is None:
-        assert out is not None
-        return _from_steps(source, out.steps, out, _outcar_settings(out), None, out)
-    if out is not None and not _belong_together(xml, out):
-        out = None
-    return _from_steps(source, xml.steps, xml, _settings(xml), xml, out)
+    outs = [] if run.outcar is None else read_outcar(run.outcar)
+    if xml is None or (_machine_learned(xml) and outs):
+        # where a force field took part, only an OUTCAR says which steps are its own
+        assert run.outcar is not None
+        names = [str(run.outcar)] if len(outs) == 1 else [f"{run.outcar}#run {k}" for k in range(len(outs))]
+        return [f for name, out in zip(names, outs, strict=True) for f in _of_outcar(name, out)]
+    own = next((out for out in outs if _belong_together(xml, out)), None)
+    return _from_steps(str(run.named), xml.steps, xml, _settings(xml), xml, own)
+
+
+def _of_outcar(source: str, out: Outcar) -> list[FoundLabel]:
+    return _from_steps(source, out.steps, out, _outcar_settings(out), None, out)
 
 
 def _from_steps(
@@ -127,14 +136,19 @@ def _from_steps(
 ) -> list[FoundLabel]:
     ending = _ending(xml, out)
     if not steps:
-        return [_nothing(source, ending or "the run holds no finished ionic step", settings)]
+        learned = out is not None and out.machine_learned
+        empty = "its steps are those of a machine-learned force field" if learned else "it holds no finished ionic step"
+        return [_nothing(source, ending or empty, settings)]
+    method = _not_a_method(structures, xml)
     found = []
     for k, step in enumerate(steps):
         name = source if len(steps) == 1 else f"{source}#step {k}"
         status, reason = _verdict(step, k, structures, out)
-        # steps before the break may be whole, but nothing in the file vouches for them
-        if status == "ok" and ending:
+        # of a run that breaks off, the last step may lack what nobody misses in it
+        if status == "ok" and ending and k == len(steps) - 1:
             status, reason = "failed", ending
+        if status == "ok" and method:
+            status, reason = "rejected", method
         frame = bare(structures.frame(step)) if _has_structure(step, structures.symbols) else Atoms()
         found.append(
             FoundLabel(
@@ -155,16 +169,41 @@ def _ending(xml: Vasprun | None, out: Outcar | None) -> str:
     return ""
 
 
+def _machine_learned(xml: Vasprun) -> bool:
+    return bool(xml.incar.get("ML_LMLFF") or xml.parameters.get("ML_LMLFF") or xml.incar.get("ML_MODE"))
+
+
+def _not_a_method(structures: Vasprun | Outcar, xml: Vasprun | None) -> str:
+    """Why no step of a run is a ground state with forces of its own, by the settings of the run; else nothing."""
+    p = {**structures.parameters, **(xml.incar if xml is not None else {})}
+    if xml is not None and _machine_learned(xml):
+        return (
+            "a machine-learned force field took part, and vasprun.xml does not say whose the forces are: "
+            "take in the OUTCAR of the run, which does"
+        )
+    if int(p.get("ICHARG") or 0) >= 10:
+        return f"ICHARG {p['ICHARG']}: the charge density was kept, so the run is not self-consistent"
+    if str(p.get("ALGO") or "").lower().startswith(_NO_GROUND_STATE) or p.get("IALGO") in (2, 3, 4):
+        return f"ALGO {p.get('ALGO', p.get('IALGO'))}: the run is not a self-consistent ground state"
+    if p.get("ISMEAR") in (-4, -5) and xml is not None and xml.partial_occupations:
+        return TETRAHEDRA
+    pressure = p.get("PSTRESS") or 0.0
+    if pressure and math.isfinite(pressure):
+        return f"PSTRESS {pressure:g} kbar: the energies hold p·V and the stress is shifted"
+    return ""
+
+
 def _verdict(step: IonicStep, k: int, structures: Vasprun | Outcar, out: Outcar | None) -> tuple[Status, str]:
     """Whether a step is a converged, complete label, and if not, why not."""
     parameters = structures.parameters
     limit = int(parameters.get("NELM") or 60)
-    if step.n_scf >= limit:
+    reached = out.reached[k] if out is not None and k < len(out.reached) else None
+    if step.n_scf >= limit and not reached:  # OUTCAR knows of a loop that converged in the last step allowed
         left = "" if step.change is None else f" (the energy still changed by {step.change:.1e} eV)"
         return "unconverged", f"the electronic loop did not converge in {limit} steps{left}"
     if step.n_scf == 0:
         return "failed", "the step holds no electronic loop"
-    if out is not None and k < len(out.reached) and not out.reached[k]:
+    if reached is False:
         return "unconverged", "OUTCAR does not say that the electronic loop reached EDIFF"
     n = len(structures.symbols)
     if n == 0 or not _has_structure(step, structures.symbols):
@@ -175,16 +214,7 @@ def _verdict(step: IonicStep, k: int, structures: Vasprun | Outcar, out: Outcar 
         return "failed", "the energies are missing or not finite numbers"
     if not np.isfinite(step.forces).all():
         return "failed", "the forces hold numbers that are not finite (stars in a Fortran field, or NaN)"
-    return _method_problem(step, n, parameters)
-
-
-def _method_problem(step: IonicStep, n_atoms: int, parameters: Mapping[str, Any]) -> tuple[Status, str]:
-    """Settings under which the energy and the forces of a converged step do not belong together."""
-    pressure = parameters.get("PSTRESS") or 0.0
-    if pressure and math.isfinite(pressure):
-        return "rejected", f"PSTRESS {pressure:g} kbar: the energies hold p·V and the stress is shifted"
-    assert step.energy is not None and step.free_energy is not None
-    entropy = abs(step.energy - step.free_energy) / n_atoms
+    entropy = abs(step.energy - step.free_energy) / n
     if entropy > MAX_ENTROPY_EV and parameters.get("ISMEAR") != -1:
         return "rejected", (
             f"the smearing is so wide that E(σ→0) and the free energy differ by {1000 * entropy:.0f} meV/atom "
@@ -208,7 +238,9 @@ def _label(
     if moments is not None and step.positions is not None and len(moments) != len(step.positions):
         moments = None
     stress = step.stress if step.stress is not None and np.isfinite(step.stress).all() else None
-    provenance = {
+    if settings.get("isif") in (0, 1) or (stress is not None and not stress.any()):
+        stress = None  # not computed, or the pressure alone
+    provenance: dict[str, Any] = {
         **{key: settings.get(key) for key in ("code", "version", "functional", "kpoints", "smearing")},
         "cutoff": settings.get("cutoff_eV"),
         "potcars": settings.get("pseudopotentials"),
@@ -216,7 +248,6 @@ def _label(
         "energy_is": "E(sigma->0)",
         "magnetisation": None if moments is None else float(moments.sum()),
         "corrections": [],
-        **({"caution": settings["caution"]} if "caution" in settings else {}),
         "stand_in": bool(settings.get("stand_in")),
     }
     if out is not None and k == len(out.steps) - 1 and out.total_moment is not None:
@@ -251,21 +282,14 @@ def _belong_together(xml: Vasprun, out: Outcar) -> bool:
 def _settings(xml: Vasprun) -> dict[str, Any]:
     p = xml.parameters
     grid: Any = list(xml.kpoints) if xml.kpoints else f"{xml.n_kpoints} points"
-    caution = {}
-    if p.get("ISMEAR") in (-4, -5) and xml.partial_occupations:
-        caution["caution"] = "tetrahedron smearing of a metal: forces and stress are not quite the energy's derivatives"
-    return (
-        _described({**xml.incar, **p})
-        | caution
-        | {
-            "version": xml.version,
-            "kpoints": grid,
-            "kpoints_scheme": xml.kpoints_scheme,
-            "pseudopotentials": list(xml.potcars),
-            **({"code": "VASP stand-in", "stand_in": True} if xml.program == STAND_IN else {"code": "VASP"}),
-            "functional": functional({**p, **xml.incar}, xml.potcars, tuple(dict.fromkeys(xml.symbols))),
-        }
-    )
+    return _described({**xml.incar, **p}) | {
+        "version": xml.version,
+        "kpoints": grid,
+        "kpoints_scheme": xml.kpoints_scheme,
+        "pseudopotentials": list(xml.potcars),
+        **({"code": "VASP stand-in", "stand_in": True} if xml.program == STAND_IN else {"code": "VASP"}),
+        "functional": functional({**p, **xml.incar}, xml.potcars, tuple(dict.fromkeys(xml.symbols))),
+    }
 
 
 def _outcar_settings(out: Outcar) -> dict[str, Any]:
@@ -287,10 +311,19 @@ def _described(p: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cutoff_eV": p.get("ENMAX", p.get("ENCUT")),
         "smearing": f"{kind}{wide}",
-        "spin": p.get("ISPIN") == 2,
+        "spin": p.get("ISPIN") == 2 or bool(p.get("LNONCOLLINEAR") or p.get("LSORBIT")),
+        "isif": p.get("ISIF"),
+        **({"also": also} if (also := _also(p)) else {}),
         "ediff_eV": p.get("EDIFF"),
         "nelm": p.get("NELM"),
     }
+
+
+def _also(p: Mapping[str, Any]) -> str:
+    """What else decides the energies."""
+    if p.get("LSORBIT"):
+        return "spin-orbit coupling"
+    return "non-collinear" if p.get("LNONCOLLINEAR") else ""
 
 
 def functional(p: Mapping[str, Any], potcars: tuple[str, ...], elements: tuple[str, ...]) -> str:
@@ -300,7 +333,7 @@ def functional(p: Mapping[str, Any], potcars: tuple[str, ...], elements: tuple[s
     family = "PBE" if any("PBE" in t for t in potcars) else ("PW91" if any("GGA" in t for t in potcars) else "LDA")
     name = meta if meta and meta.lower() != "none" else names.get(gga, gga) or family
     if p.get("LHFCALC"):
-        name = f"hybrid of {name} (AEXX {p.get('AEXX', 0.25):g})"
+        name = f"hybrid of {name} (AEXX {p.get('AEXX', 0.25):g}, screening {p.get('HFSCREEN') or 0:g})"
     values = p.get("LDAUU")
     if p.get("LDAU") and values:
         u = [f"{e} {x:g}" for e, x in zip(elements, np.atleast_1d(values), strict=False) if x]

@@ -6,11 +6,12 @@ one that breaks off still shows how far it came, and densities of states cost no
 
 from __future__ import annotations
 
-import gzip
+import lzma
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,6 +19,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from aldriver.core.units import kbar_to_ase, matrix_to_voigt
+from aldriver.label.packed import open_packed
 
 _HEAVY = ("dos", "projected", "dielectricfunction", "proc", "time")
 
@@ -89,13 +91,6 @@ class Vasprun:
         return Atoms(symbols=list(self.symbols), positions=step.positions, cell=step.cell, pbc=True)
 
 
-def open_text(path: Path) -> IO[bytes]:
-    """A file, unpacked if it is gzipped (its first bytes say so, its name need not)."""
-    with path.open("rb") as handle:
-        packed = handle.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
-
-
 def read_vasprun(path: Path) -> Vasprun:
     """Read a vasprun.xml (or .gz); never raises for what is in the file.
 
@@ -106,15 +101,15 @@ def read_vasprun(path: Path) -> Vasprun:
     """
     reader = _Reader()
     error = ""
-    with open_text(path) as handle:
+    with open_packed(path) as handle:
         try:
             for event, element in ElementTree.iterparse(handle, events=("start", "end")):
                 reader.start(element) if event == "start" else reader.end(element)
-        except (ElementTree.ParseError, EOFError, gzip.BadGzipFile, UnicodeDecodeError, ValueError, KeyError) as e:
+        except (ElementTree.ParseError, UnicodeDecodeError, ValueError, KeyError) as e:
             error = f"{type(e).__name__}: {e}"
-        except OSError as e:  # a damaged gzip stream
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as e:  # a damaged stream
             error = f"it cannot be unpacked: {e}"
-    return Vasprun(complete=reader.closed and not error, error=error, **reader.found)
+    return Vasprun(complete=reader.closed and not error, error=error, steps=tuple(reader.steps), **reader.found)
 
 
 class _Reader:
@@ -122,8 +117,8 @@ class _Reader:
 
     def __init__(self) -> None:
         self.closed = False
-        self.found: dict[str, Any] = {"steps": ()}
-        self._steps: list[IonicStep] = []
+        self.found: dict[str, Any] = {}
+        self.steps: list[IonicStep] = []
         self._scf: list[tuple[float | None, float | None]] = []
         self._path: list[str] = []
 
@@ -187,7 +182,7 @@ class _Reader:
             energy = fr + known[-1][1] - known[-1][0]  # type: ignore[operator]
         cell, positions = _structure(element.find("structure"))
         stress = _matrix(element.find("varray[@name='stress']"))
-        self._steps.append(
+        self.steps.append(
             IonicStep(
                 positions=positions,
                 cell=cell,
@@ -199,7 +194,6 @@ class _Reader:
                 change=abs(known[-1][0] - known[-2][0]) if len(known) > 1 else None,  # type: ignore[operator]
             )
         )
-        self.found["steps"] = tuple(self._steps)
 
 
 def _symbol(text: str | None) -> str:

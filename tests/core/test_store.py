@@ -138,3 +138,23 @@ def test_kill_during_publish_leaves_nothing_published(tmp_path):
     time.sleep(0.05)
     assert not final.exists()
     assert remove_leftovers(tmp_path) == 1
+
+
+def test_many_published_together_are_as_whole_as_one(tmp_path):
+    seen = []
+    with store.publish_together(tmp_path, at_once=2) as new:
+        for k in range(5):
+            (new(f"d{k}") / "x").write_text(str(k))
+            seen.append([store.is_published(tmp_path / f"d{i}") for i in range(5)].count(True))
+    assert seen == [0, 0, 2, 2, 4]  # nothing is seen before it is on disk
+    for k in range(5):
+        store.verify(tmp_path / f"d{k}")
+    with pytest.raises(KeyError), store.publish_together(tmp_path) as new:
+        (new("late") / "x").write_text("1")
+        (new("d0") / "x").write_text("another")
+        raise KeyError
+    assert not store.is_published(tmp_path / "late")
+    with store.publish_together(tmp_path) as new:
+        (new("d0") / "x").write_text("another")
+    assert (tmp_path / "d0" / "x").read_text() == "0"  # the first publisher stands
+    assert not list(tmp_path.glob(".tmp-*"))

@@ -146,6 +146,9 @@ iter:   1  10:01:00  -4.0  -5.0  -7.61
 """
 
 
+END = "\ntiming:  # [seconds]\n  Total:  3.4\n"
+
+
 def write(tmp_path, text, name="gpaw.txt"):
     path = tmp_path / name
     path.write_text(text)
@@ -157,7 +160,7 @@ def now(z="1.430000", energy="-17.100000", free="-17.200000"):
 
 
 def test_a_log_of_today(tmp_path):
-    (found,) = read_gpaw(write(tmp_path, NOW_HEAD + now()))
+    (found,) = read_gpaw(write(tmp_path, NOW_HEAD + now() + END))
     label = found.label
     assert label.ok, label.reason
     assert found.frame == Atoms("FeAl", [[0, 0, 0], [1.43, 1.43, 1.43]], cell=np.eye(3) * 2.86, pbc=True)
@@ -174,7 +177,7 @@ def test_a_log_of_today(tmp_path):
 
 
 def test_every_step_of_a_relaxation_is_a_label(tmp_path):
-    found = read_gpaw(write(tmp_path, NOW_HEAD + now() + now("1.500000", "-17.150000")))
+    found = read_gpaw(write(tmp_path, NOW_HEAD + now() + now("1.500000", "-17.150000") + END))
     assert [f.label.energy for f in found] == [-17.1, -17.15]
     assert [f.frame.positions[1, 2] for f in found] == [1.43, 1.5]
     assert [f.source.rpartition("#")[2] for f in found] == ["step 0", "step 1"]
@@ -200,12 +203,23 @@ def test_the_limit_of_the_scf_is_unconverged(tmp_path):
     assert "3 iterations" in found.label.reason
 
 
-@pytest.mark.parametrize("part", ["Forces  #", "Extrapolated", "Converged"])
+@pytest.mark.parametrize("part", ["Forces  #", "Extrapolated", "Converged", "timing:"])
 def test_a_log_cut_off_anywhere_is_no_label(tmp_path, part):
-    text = NOW_HEAD + now()
+    text = NOW_HEAD + now() + END
     (found,) = read_gpaw(write(tmp_path, text[: text.index(part)]))
     assert not found.label.ok
     assert found.label.energy is None
+
+
+def test_what_a_calculator_is_and_where_it_was_set_up_twice(tmp_path):
+    """Atomic orbitals and plane waves are two levels; atoms named once more before the SCF began are no second step."""
+    orbitals = NOW_HEAD.replace("mode=PW(ecut=300),", "mode=LCAO(),\n  basis={'default': 'dzp'},")
+    assert orbitals != NOW_HEAD
+    text = orbitals + NOW_STEP.format(z="1.430000").partition("iter:")[0].rpartition("\n")[0] + now() + END
+    (found,) = read_gpaw(write(tmp_path, text))
+    assert found.label.ok
+    assert found.settings["mode"].startswith("lcao {'default': 'dzp'}")
+    assert read_gpaw(write(tmp_path, NOW_HEAD + now() + END))[0].settings["mode"] == "pw"
 
 
 def test_a_log_that_names_no_atoms_and_a_file_of_something_else(tmp_path):
@@ -216,7 +230,7 @@ def test_a_log_that_names_no_atoms_and_a_file_of_something_else(tmp_path):
 
 def test_a_compressed_log(tmp_path):
     path = tmp_path / "gpaw.txt.gz"
-    path.write_bytes(gzip.compress((NOW_HEAD + now()).encode()))
+    path.write_bytes(gzip.compress((NOW_HEAD + now() + END).encode()))
     assert read_gpaw(path)[0].label.ok
     assert scf_steps(NOW_STEP) == 3
 
