@@ -242,11 +242,7 @@ def _sort_by_level(entries: Sequence[_Entry], wanted: Mapping[str, Any] | None) 
 
 
 def _check_energies(entries: Sequence[_Entry], limits: LabelLimits, out: Path) -> None:
-    """Refuse labels that do not share the energy reference of their level (with what the store has of it).
-
-    Where the outputs name every pseudopotential the reference is the same by that, and a frame far above the others is
-    no stranger: two atoms pushed together are what a potential has to learn. There only the absurd is refused.
-    """
+    """Refuse labels that do not share the energy reference of their level (with what the store has of it)."""
     levels: dict[int, list[_Entry]] = {}
     for entry in entries:
         if entry.label.ok:
