@@ -103,6 +103,7 @@ def compute(name: str, data: Path | None, work: Path) -> dict[str, Any]:
     return {
         "recipe": case.recipe,
         "foundation": recipe.potential,
+        "state": read_json(work / "run.json")["state"],
         "dft": _settings(recipe),
         "frames": real_cells.classes(frames),
         "generations": generations(campaign, work / "test" / "dataset.extxyz", work / "errors"),

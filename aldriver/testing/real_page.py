@@ -67,6 +67,7 @@ def _verdict(facts: Facts) -> str:
     return (
         f"* {TITLES[facts['name']]}: force RMSE on {frames} independent DFT frames {_force(first):.0f} → "
         f"{_force(best):.0f} meV/Å ({_name(best)}, {best['labels']} labels, promoted); better in {kinds}."
+        + ("" if facts["state"] == "finished" else " The campaign had not ended when these numbers were taken.")
     )
 
 

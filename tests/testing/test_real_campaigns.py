@@ -153,12 +153,13 @@ def test_the_verdict_is_the_promoted_generation_and_names_classes_that_got_worse
         refused,
         measured(3, 70.0, 30, decision="hold", bulk=40.0, hop=80.0),
     ]
-    facts = {"name": "si", "frames": {"bulk": 4, "hop": 2}, "generations": rows}
+    facts = {"name": "si", "state": "finished", "frames": {"bulk": 4, "hop": 2}, "generations": rows}
     assert real_page.promoted(facts)["generation"] == 1
     assert real_page.summary(facts) == "force RMSE 200 → 80 → 70 meV/Å"
     said = real_page._verdict(facts)
     assert "on 6 independent DFT frames 200 → 80 meV/Å (generation 1, 10 labels, promoted)" in said
     assert said.endswith("better in all classes but bulk.")
+    assert "had not ended" in real_page._verdict(facts | {"state": "running"})
     assert "| generation 2 | 20 | hold | – | – | – |" in real_page._errors(facts)
 
 
