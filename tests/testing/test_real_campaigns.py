@@ -133,7 +133,6 @@ def test_costs_come_from_the_ledger_and_labels_from_a_cache_cost_nothing(tmp_pat
         "labels": 3,
         "labels_failed": 1,
         "dft_cpu_s": 8.0,
-        "wall_s": 30.0,
     }
 
 
