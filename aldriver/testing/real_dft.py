@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -19,8 +19,13 @@ from aldriver.core.units import EV_A3_TO_GPA
 from aldriver.potentials.base import Potential, Prediction
 from aldriver.testing.real_cells import with_vacancy
 
+if TYPE_CHECKING:
+    from aldriver.benchmark.eos import EOSFit
+
 VOLUMES = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06)
 """Of the E–V curve, over that of the start cell."""
+RECENTRED = 5
+"""Attempts at having the minimum amid them."""
 FORCE_TOLERANCE, MOST_STEPS = 0.02, 60
 """Of the relaxed vacancy, eV/Å and steps."""
 START_RATTLE_A = 0.02
@@ -102,12 +107,9 @@ def properties(potential: Potential, bulk: Atoms, a: float) -> Properties:
 
     E_f = E(N−1) − (N−1)/N E(N), in the fixed cell of the perfect crystal.
     """
-    from aldriver.benchmark.eos import fit_birch_murnaghan
     from aldriver.benchmark.relax import relax_positions
 
-    cells = [_scaled(bulk, ratio ** (1 / 3)) for ratio in VOLUMES]
-    found = potential.evaluate(cells, stress=False)
-    fit = fit_birch_murnaghan([c.get_volume() for c in cells], [p.energy for p in found])
+    fit = equation_of_state(potential, bulk)
     factor = (fit.volume / bulk.get_volume()) ** (1 / 3)
     perfect = _scaled(bulk, round(factor, 5))  # rounded: the last digits of the fit must not ask for a new label
     ideal = with_vacancy(perfect)
@@ -124,6 +126,27 @@ def properties(potential: Potential, bulk: Atoms, a: float) -> Properties:
         vacancy_steps=relaxed.steps,
         vacancy_converged=relaxed.converged,
     )
+
+
+def equation_of_state(potential: Potential, bulk: Atoms) -> EOSFit:
+    """Birch–Murnaghan fit to :data:`VOLUMES`, about another centre where the lowest lies at an end (other functionals).
+
+    Raises
+    ------
+    AldriverError
+        When no minimum is found in a few steps.
+    """
+    from aldriver.benchmark.eos import fit_birch_murnaghan
+
+    centre = 1.0
+    for _ in range(RECENTRED):
+        cells = [_scaled(bulk, (centre * ratio) ** (1 / 3)) for ratio in VOLUMES]
+        energies = [p.energy for p in potential.evaluate(cells, stress=False)]
+        lowest = int(np.argmin(energies))
+        if 2 <= lowest < len(VOLUMES) - 2:
+            return fit_birch_murnaghan([c.get_volume() for c in cells], energies)
+        centre *= VOLUMES[lowest]
+    raise AldriverError(f"{potential.name}: no equilibrium volume near that of the campaign's cell")
 
 
 def convergence(settings: LabelBlock, variants: dict[str, dict[str, Any]], frame: Atoms, store: Path) -> dict[str, Any]:

@@ -119,8 +119,8 @@ def _properties(facts: Facts) -> str:
 
 def _audit(facts: Facts) -> str:
     lines = [
-        f"* {_name(row)}: {row['decision']}. {row['reason'].rstrip('.')}."
-        + (f" {row['audit']['sentence']}" if row["audit"] else "")
+        f"* {_name(row)}: {row['reason'].rstrip('.')}."
+        + (f" Detector: {row['audit']['sentence']}." if row["audit"] else "")
         for row in facts["generations"]
         if row["generation"] > 0
     ]

@@ -107,6 +107,13 @@ def test_labels_as_a_potential_give_the_properties_of_what_labels(eam_al, alumin
     assert found.vacancy_converged and 0.0 < found.vacancy_relaxed < found.vacancy_unrelaxed
 
 
+def test_the_equilibrium_is_found_from_a_start_beyond_the_curve(eam_al, aluminium):
+    near, far = aluminium.copy(), aluminium.copy()
+    far.set_cell(aluminium.cell * 0.96, scale_atoms=True)
+    fits = [real_dft.equation_of_state(eam_al, cell) for cell in (near, far)]
+    assert fits[0].volume == pytest.approx(fits[1].volume, rel=2e-3)
+
+
 def test_a_frame_without_a_label_stops_the_property(tmp_path, aluminium):
     from aldriver.core.errors import AldriverError
 
