@@ -42,9 +42,10 @@ def sections(found: Sequence[Facts]) -> dict[str, str]:
     return texts
 
 
-def promoted(facts: Facts) -> Facts:
-    """The last generation that the gate promoted."""
-    return [row for row in _measured(facts) if row["decision"] == "promote"][-1]
+def outcome(facts: Facts) -> Facts:
+    """The last generation that the gate promoted; where it promoted none, the last one."""
+    measured = _measured(facts)
+    return next((row for row in reversed(measured[1:]) if row["decision"] == "promote"), measured[-1])
 
 
 def _measured(facts: Facts) -> list[Facts]:
@@ -60,13 +61,16 @@ def _name(row: Facts) -> str:
 
 
 def _verdict(facts: Facts) -> str:
-    first, best = _measured(facts)[0], promoted(facts)
+    first, best = _measured(facts)[0], outcome(facts)
     frames = sum(facts["frames"].values())
     worse = [n for n in CLASSES if n in facts["frames"] and _of(best, n) >= _of(first, n)]
     kinds = "all classes of frames" if not worse else f"all classes but {', '.join(worse)}"
+    fate = "promoted" if best["decision"] == "promote" else "held: the gate promoted none"
     return (
         f"* {TITLES[facts['name']]}: force RMSE on {frames} independent DFT frames {_force(first):.0f} → "
-        f"{_force(best):.0f} meV/Å ({_name(best)}, {best['labels']} labels, promoted); better in {kinds}."
+        f"{_force(best):.0f} meV/Å, energy {first['errors']['energy_rmse_meV_atom']:.0f} → "
+        f"{best['errors']['energy_rmse_meV_atom']:.0f} meV/atom ({_name(best)}, {best['labels']} labels, {fate}); "
+        f"forces are better in {kinds}."
         + ("" if facts["state"] == "finished" else " The campaign had not ended when these numbers were taken.")
     )
 

@@ -160,11 +160,15 @@ def test_the_verdict_is_the_promoted_generation_and_names_classes_that_got_worse
         measured(3, 70.0, 30, decision="hold", bulk=40.0, hop=80.0),
     ]
     facts = {"name": "si", "state": "finished", "frames": {"bulk": 4, "hop": 2}, "generations": rows}
-    assert real_page.promoted(facts)["generation"] == 1
+    assert real_page.outcome(facts)["generation"] == 1
     assert real_page.summary(facts) == "force RMSE 200 → 80 → 70 meV/Å"
     said = real_page._verdict(facts)
-    assert "on 6 independent DFT frames 200 → 80 meV/Å (generation 1, 10 labels, promoted)" in said
-    assert said.endswith("better in all classes but bulk.")
+    assert (
+        "on 6 independent DFT frames 200 → 80 meV/Å, energy 1 → 1 meV/atom (generation 1, 10 labels, promoted)" in said
+    )
+    assert said.endswith("forces are better in all classes but bulk.")
+    held = facts | {"generations": [row | {"decision": "hold"} if row["generation"] else row for row in rows]}
+    assert "(generation 3, 30 labels, held: the gate promoted none)" in real_page._verdict(held)
     assert "had not ended" in real_page._verdict(facts | {"state": "running"})
     assert "| generation 2 | 20 | hold | – | – | – |" in real_page._errors(facts)
 
