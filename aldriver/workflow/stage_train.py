@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from aldriver.workflow.progress import Progress
 
 
+WORK = ".work-train"
+
+
 def train_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
     """``train/`` and, when training was accepted, ``potentials/<fingerprint>/`` with its detector.
 
@@ -31,7 +35,7 @@ def train_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
         return
     from aldriver.core.frames import write_frames
 
-    work = campaign.generation(generation) / ".work-train"
+    work = _work_folder(campaign, generation)
     per_generation = labelled_frames(campaign, generation)
     known, valid, notes = split(campaign, per_generation)
     with publishing(campaign, "train", generation, campaign.stage(generation, "train")) as (tmp, progress):
@@ -46,6 +50,23 @@ def train_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
             facts |= _train(campaign, generation, known, valid, work, tmp, progress)
         (tmp / "result.json").write_text(dumps(facts))
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _work_folder(campaign: Campaign, generation: int) -> Path:
+    """Where a training with the recipe's settings keeps its checkpoints; those of other settings are removed.
+
+    A checkpoint refuses other settings than its own: after a change of the recipe that was accepted in the middle of a
+    training, the training starts anew.
+    """
+    recipe = campaign.recipe
+    settings = dumps(
+        {"train": recipe.train.model_dump(mode="json"), "seed": recipe.seed, "potential": recipe.potential}
+    )
+    work = campaign.generation(generation) / f"{WORK}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    for other in campaign.generation(generation).glob(f"{WORK}*"):
+        if other != work:
+            shutil.rmtree(other, ignore_errors=True)
+    return work
 
 
 def split(campaign: Campaign, per_generation: list[list[Atoms]]) -> tuple[list[Atoms], list[Atoms], list[str]]:

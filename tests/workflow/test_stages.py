@@ -1,17 +1,19 @@
 """The glue on real rooms: a foundation, an EAM reference, cells of eight atoms, one generation."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from aldriver.cli.status import detection
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.frames import read_frames, write_frames
 from aldriver.core.store import publish, verify
 from aldriver.workflow import stages
-from aldriver.workflow.campaign import create
+from aldriver.workflow.campaign import create, open_campaign
 from aldriver.workflow.stage_explore import _start, promoted_pair, walkers
 from aldriver.workflow.stage_select import selected_frames
 from aldriver.workflow.stage_train import split
@@ -41,8 +43,6 @@ SMALL = {
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """A campaign after generation 0 and 1, each stage called as its task calls it."""
-    import yaml
-
     folder = tmp_path_factory.mktemp("real")
     recipe = folder / "recipe.yaml"
     base = {
@@ -77,7 +77,41 @@ def test_the_layout_is_published_and_verified(real):
         verify(folder)
     for walker in walkers(real.recipe):
         verify(real.walker(1, walker.index))
-    assert not list(real.root.rglob(".tmp-*")) and not list(real.root.rglob(".work-train"))
+    assert not list(real.root.rglob(".tmp-*")) and not list(real.root.rglob(".work-train*"))
+
+
+def test_a_change_accepted_in_the_middle_of_a_training_starts_it_anew(real, tmp_path, monkeypatch):
+    """The checkpoint belongs to the old settings: it is neither gone on from nor in the way."""
+    from aldriver.train import attempts
+
+    shutil.copytree(real.root, tmp_path / "campaign")
+    for stage in ("train", "benchmark", "gate"):
+        shutil.rmtree(tmp_path / "campaign" / "generation-001" / stage)
+    campaign = open_campaign(tmp_path / "campaign")
+    whole = attempts.train_attempts
+
+    def stopped(*sides, **options):
+        def stop(line):
+            raise KeyboardInterrupt
+
+        return whole(*sides, **options | {"on_epoch": stop})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attempts, "train_attempts", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            stages.run_stage("train", campaign, 1)
+    assert list(campaign.generation(1).glob(".work-train*/attempt-0/checkpoint.pt"))
+    changed = yaml.safe_load((campaign.root / "recipe.yaml").read_text())
+    changed["train"]["learning_rate"] *= 0.5
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
+    campaign = create(tmp_path / "changed.yaml", campaign.root, accept_changes=True)
+    stages.run_stage("train", campaign, 1)
+    rates = [
+        [json.loads(line)["lr"] for line in (one.stage(1, "train") / "history.jsonl").read_text().splitlines()]
+        for one in (real, campaign)
+    ]
+    assert len(rates[0]) == 2 and rates[1] == pytest.approx([0.5 * rate for rate in rates[0]])
+    assert not list(campaign.generation(1).glob(".work-train*"))
 
 
 def test_the_baseline_holds_truth_test_set_and_foundation(real):
