@@ -12,9 +12,11 @@ from ase.calculators.lj import LennardJones
 
 from aldriver.core.units import EV_A3_TO_BAR
 from aldriver.explore import HealthLimits, MDProtocol, run_walker
+from aldriver.explore.commands import integrator
 from aldriver.explore.health import temperature
-from aldriver.explore.lammps import Session, ensemble_fix, single_point
+from aldriver.explore.lammps import single_point
 from aldriver.explore.perturb import rattle, strain, thermalise
+from aldriver.explore.session import Session
 from aldriver.potentials import Potential, Prediction
 
 SHEAR = np.array([[0.02, 0.05, -0.03], [0.01, -0.02, 0.06], [0.04, 0.0, 0.01]])
@@ -240,5 +242,5 @@ def test_velocities_go_through_unchanged(eam_fe, hot_vacancy):
 
 def test_the_ensemble_command_is_in_lammps_units():
     npt = MDProtocol(ensemble="npt", flexible="tri", pressure_GPa=1.0, temperature_K=300.0, timestep_fs=2.0)
-    assert ensemble_fix(npt) == "fix md all npt temp 300.0 300.0 0.2 tri 10000.0 10000.0 2.0 flip no"
-    assert ensemble_fix(MDProtocol(ensemble="nve")) == "fix md all nve"
+    assert integrator(npt) == "npt temp 300.0 300.0 0.2 tri 10000.0 10000.0 2.0 flip no"
+    assert integrator(MDProtocol(ensemble="nve")) == "nve"
