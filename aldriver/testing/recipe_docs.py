@@ -64,7 +64,6 @@ MEANINGS = {
     "explore.ensemble": "constant energy, constant volume and temperature, or constant pressure and temperature",
     "explore.temperatures_K": "one walker each",
     "explore.pressure_GPa": "target of `npt`",
-    "explore.swaps": "Monte Carlo swaps of unlike atoms",
     "explore.steps": "MD steps of a walker in each generation",
     "explore.timestep_fs": "MD time step",
     "explore.health": "limits outside which a walker has left physics: it ends there and the frames before are kept",

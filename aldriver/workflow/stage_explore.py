@@ -167,7 +167,7 @@ def _protocol(recipe: Recipe, walker: Walker, seed: int) -> MDProtocol:
         pressure_GPa=e.pressure_GPa,
         pressure_end_GPa=e.pressure_end_GPa,
         flexible=e.flexible,
-        deform_per_ps=dict(e.deform_per_ps),
+        deform_per_ps={str(k): rate for k, rate in e.deform_per_ps.items()},
         swaps=None if e.swaps is None else Swaps(**e.swaps.model_dump() | {"pairs": tuple(e.swaps.pairs)}),
         steps=e.steps,
         timestep_fs=e.timestep_fs,

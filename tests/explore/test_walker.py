@@ -247,7 +247,7 @@ def test_input_that_cannot_run_is_refused(eam_fe, fe_vacancy, engine):
     slab.positions[0, 2] = -0.1
     with pytest.raises(InputError, match="outside the cell along vector c"):
         run_walker(eam_fe, slab, SHORT, engine=engine)
-    slab.set_cell(np.asarray(slab.cell) + [[0, 0, 0], [0, 0, 0], [0.1, 0, 0]])
+    slab.cell[2, 0] = 0.1
     with pytest.raises(InputError, match="perpendicular"):
         run_walker(eam_fe, slab, SHORT, engine=engine)
     slab.cell[2] = 0
