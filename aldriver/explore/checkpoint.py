@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import shutil
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -148,5 +149,8 @@ def _write(path: Path, arrays: State) -> None:
 
 
 def _read(path: Path) -> State:
-    with np.load(path, allow_pickle=False) as data:
-        return {name: data[name] for name in data.files}
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except zipfile.BadZipFile as error:
+        raise StoreError(f"{path}: is damaged ({error})") from error

@@ -42,7 +42,7 @@ thermo_style custom step temp pe ke etotal press vol lx ly lz
 thermo_modify norm no lost error
 thermo ${thermo}
 if "${dump} > 0" then &
-  'dump trajectory all custom ${dump} "${dumpfile}" id type element xu yu zu vx vy vz fx fy fz' &
+  "dump trajectory all custom ${dump} ${dumpfile} id type element xu yu zu vx vy vz fx fy fz" &
   "dump_modify trajectory sort id element ${elements}"
 """
 
@@ -120,7 +120,7 @@ def variables(protocol: MDProtocol, atoms: Atoms, elements: list[str], dump: str
         "deform": deform,
         "thermo": protocol.thermo_every,
         "dump": protocol.dump_every,
-        "dumpfile": dump,
+        "dumpfile": f'"{dump}"',
         "elements": " ".join(elements),
         "restarted": int(restarted),
     }

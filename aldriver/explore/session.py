@@ -145,7 +145,7 @@ class Session:
         InputError
             With LAMMPS' own words when it does not take a line of the template.
         """
-        settings = "".join(f'variable {name} index "{value}"\n' for name, value in values.items())
+        settings = "".join(f"variable {name} index '{value}'\n" for name, value in values.items())
         try:
             self.command(settings + text)
         except RunStopped as stop:
