@@ -11,7 +11,9 @@ HERE = Path(__file__).resolve().parent
 ENSEMBLES: dict[Ensemble, str] = {
     "nve": "Constant energy (NVE)",
     "nvt": "Constant temperature (NVT, Nosé–Hoover chain)",
+    "langevin": "Constant temperature (NVT, Langevin)",
     "npt": "Constant temperature and pressure (NPT, Martyna–Tobias–Klein)",
+    "deform": "Tension along z at constant lateral pressure",
 }
 
 
