@@ -44,6 +44,11 @@ class System(Section):
     file: Path | None = Field(default=None, description="structure file (anything ASE reads); relative to the recipe")
     bulk: Bulk | None = None
     supercell: tuple[int, int, int] = (1, 1, 1)
+    periodic: tuple[bool, bool, bool] = Field(
+        default=(True, True, True),
+        description="`false` opens a direction in MD (slabs: `[true, true, false]`); for label engines that know "
+        "open directions, `calculator` and `ase`. DFT in plane waves takes a periodic cell with vacuum",
+    )
     vacancies: int = Field(default=0, ge=0)
     solutes: dict[Element, int] = Field(default_factory=dict, description="element: number of substituted sites")
 
@@ -53,6 +58,8 @@ class System(Section):
             raise ValueError("give either `file` or `bulk`, not both and not neither")
         if min(self.supercell) < 1:
             raise ValueError("supercell repeats must be at least 1")
+        if any(n > 1 for n, p in zip(self.supercell, self.periodic, strict=True) if not p):
+            raise ValueError("a direction that is not periodic cannot be repeated (supercell)")
         if any(n < 1 for n in self.solutes.values()):
             raise ValueError("each solute needs a count of at least 1")
         return self
@@ -167,6 +174,16 @@ class Recipe(Section):
             raise ValueError(
                 "test.temperatures_K runs MD with the reference itself, which needs label.engine 'calculator'; "
                 "give test.file with labelled frames instead"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_know_open_directions(self) -> Recipe:
+        opened = [s.name for s in self.systems if not all(s.periodic)]
+        if opened and self.label.engine not in ("calculator", "ase"):
+            raise ValueError(
+                f"system '{opened[0]}' is not periodic in all directions, which label.engine '{self.label.engine}' "
+                "does not know; leave `periodic` out and give the cell enough vacuum"
             )
         return self
 
