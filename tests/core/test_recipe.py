@@ -74,6 +74,8 @@ def test_unknown_key_names_line_and_neighbour(write):
         (lambda d: d.update(explore={"swaps": {"pairs": [["Fe", "Fe"]]}}), ["swaps", "two different elements"]),
         (lambda d: d.update(explore={"lammps_input": "in.no"}), ["explore.lammps_input", "in.no does not exist"]),
         (lambda d: d["systems"][0].update(periodic=[True, True, False], supercell=[1, 1, 2]), ["cannot be repeated"]),
+        (lambda d: (d["systems"][0].update(periodic=[True, True, False], supercell=[2, 2, 1]), d["label"].update(
+            engine="gpaw", gpaw={"ecut_eV": 300})), ["not periodic in all directions", "gpaw"]),
         (lambda d: d["systems"][0]["bulk"].update(element="Qq"), ["systems.0.bulk.element", "'Qq' is not a chemical element"]),
         (lambda d: d["systems"][0].pop("bulk"), ["systems.0", "either `file` or `bulk`"]),
         (lambda d: d["systems"].append(d["systems"][0]), ["systems", "two systems are called 'bulk'"]),
