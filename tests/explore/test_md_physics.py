@@ -60,9 +60,9 @@ def canonical_p(kinetic: np.ndarray, n_atoms: int, kelvin: float, bins: int = 6)
     ("engine", "thermostat"), [("lammps", "nose-hoover"), ("lammps", "langevin"), ("ase", "nose-hoover")]
 )
 def test_nvt_kinetic_energy_is_canonical(eam_fe, fe_vacancy, engine, thermostat):
-    """Samples 150 fs apart, three periods of the thermostat: decorrelated, as their autocorrelation shows."""
+    """Samples 90 fs apart, about two periods of the thermostat: decorrelated, as their autocorrelation shows."""
     protocol = MDProtocol(
-        thermostat=thermostat, temperature_K=500, steps=6000, sample_every=50, timestep_fs=3.0, tdamp_fs=50.0, seed=6
+        thermostat=thermostat, temperature_K=500, steps=3600, sample_every=30, timestep_fs=3.0, tdamp_fs=50.0, seed=6
     )
     frames = run_walker(eam_fe, fe_vacancy, protocol, engine=engine).frames[5:]
     kinetic = np.array([f.get_kinetic_energy() for f in frames])
@@ -101,7 +101,7 @@ def test_langevin_is_the_same_in_both_engines(eam_fe, hot_vacancy):
 
 
 NPT = MDProtocol(
-    ensemble="npt", temperature_K=300, steps=3000, sample_every=5, timestep_fs=3.0, tdamp_fs=100, pdamp_fs=200, seed=2
+    ensemble="npt", temperature_K=300, steps=2000, sample_every=5, timestep_fs=3.0, tdamp_fs=100, pdamp_fs=200, seed=2
 )
 
 
@@ -117,7 +117,7 @@ def pressure(frame: Atoms) -> float:
         ("lammps", "iso", "nose-hoover"),
         ("lammps", "tri", "nose-hoover"),
         ("lammps", "iso", "langevin"),
-        ("ase", "tri", "nose-hoover"),
+        ("ase", "iso", "nose-hoover"),
     ],
 )
 def test_npt_mean_pressure_is_the_external_one(eam_fe, fe_vacancy, engine, flexible, thermostat):
@@ -164,20 +164,21 @@ def test_a_rotated_cell_gives_the_rotated_trajectory(eam_fe, hot_vacancy, ensemb
 
 @pytest.mark.parametrize("thermostat", ["nose-hoover", "langevin"])
 def test_a_temperature_ramp_arrives(eam_fe, fe_vacancy, thermostat):
-    """Slow heating from 300 to 900 K: both halves have the mean of the targets they saw."""
+    """Slow heating from 300 to 900 K: in both halves the temperature follows its target."""
     protocol = MDProtocol(
-        thermostat=thermostat, temperature_K=300, temperature_end_K=900, steps=4000, sample_every=10, timestep_fs=3.0,
+        thermostat=thermostat, temperature_K=300, temperature_end_K=900, steps=2000, sample_every=10, timestep_fs=3.0,
         tdamp_fs=60.0, seed=3,
     )  # fmt: skip
-    kelvin = np.array([f.info["temperature_K"] for f in run_walker(eam_fe, fe_vacancy, protocol).frames])
-    for half, target in zip(np.array_split(kelvin, 2), (450.0, 750.0), strict=True):
+    frames = run_walker(eam_fe, fe_vacancy, protocol).frames
+    off = np.array([f.info["temperature_K"] - protocol.target_K(f.info["step"]) for f in frames])
+    for half in np.array_split(off, 2):
         mean, error = blocked(half)
-        assert error < 30.0
-        assert abs(mean - target) < 3.5 * error + 10.0  # the bath lags by its period, 3 K here
+        assert error < 40.0  # of a ramp of 600 K
+        assert abs(mean) < 3.5 * error + 5.0  # the bath lags by its period, 3 K here
 
 
 def test_a_pressure_ramp_arrives(eam_fe, fe_vacancy):
-    protocol = dataclasses.replace(NPT, pressure_GPa=0.0, pressure_end_GPa=10.0, steps=2000)
+    protocol = dataclasses.replace(NPT, pressure_GPa=0.0, pressure_end_GPa=10.0, steps=1500)
     pressures = np.array([pressure(f) for f in run_walker(eam_fe, fe_vacancy, protocol).frames])
     for half, target in zip(np.array_split(pressures, 2), (2.5, 7.5), strict=True):
         assert half.mean() == pytest.approx(target, abs=0.8)
