@@ -34,7 +34,7 @@ def benchmark(
     if unknown or not wanted:
         raise InputError(f"--properties: unknown {', '.join(unknown) or '(none given)'}; allowed: {', '.join(ALL)}")
     from aldriver.benchmark.cases import case_by_name
-    from aldriver.core.recipe import Benchmark
+    from aldriver.core.recipe_benchmark import Benchmark
 
     cases = [case_by_name(name, supercell=_supercell(supercell)) for name in structure]
     settings = Benchmark.model_validate({"properties": wanted, "cases": [c.model_dump() for c in cases]})
