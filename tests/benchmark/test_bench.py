@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -131,8 +133,8 @@ def test_a_hundred_thousand_records_are_read_within_a_second(tmp_path):
     store = Store(tmp_path)
     record = PropertyRecord(property="binding", case="bcc-Fe", value=0.1, unit="eV", protocol="solute_binding/1")
     text = dumps([dataclasses.replace(record, value=float(i)) for i in range(1000)], indent=None)
-    for k in range(100):
-        store._write("insert into property values (?, ?, ?)", f"key-{k}", "potential", text)
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.executemany("insert into property values (?, ?, ?)", [(f"key-{k}", "potential", text) for k in range(100)])
     start = time.process_time()
     found = store.all_records("potential")
     assert (len(found), found[-1].value) == (100_000, 999.0)
