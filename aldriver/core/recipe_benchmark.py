@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
@@ -59,6 +59,11 @@ class Benchmark(Section):
             if names.count(name) > 1:
                 raise ValueError(f"two cases are called '{name}'")
         return cases
+
+
+def property_names() -> tuple[str, ...]:
+    """All properties a suite can name."""
+    return get_args(Property)
 
 
 def named_case(name: str) -> dict[str, Any]:
