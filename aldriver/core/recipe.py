@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from aldriver.core.errors import InputError
+from aldriver.core.presets import LABELS, SUITES
+from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.recipe_detect import Detect
 from aldriver.core.recipe_explore import Explore
 from aldriver.core.recipe_label import Label
@@ -63,30 +65,6 @@ class System(Section):
         if any(n < 1 for n in self.solutes.values()):
             raise ValueError("each solute needs a count of at least 1")
         return self
-
-
-class Case(Section):
-    """A crystal to benchmark."""
-
-    name: str
-    element: Element
-    lattice: Literal["bcc", "fcc", "diamond"]
-    a: Positive = Field(description="where the relaxation starts, Å")
-    supercell: tuple[int, int, int] = Field(default=(3, 3, 3), description="of the conventional cell, for the vacancy")
-
-
-Property = Literal["lattice", "eos", "elastic", "vacancy"]
-
-
-class Benchmark(Section):
-    """The suite each generation must pass."""
-
-    properties: list[Property] = Field(default=["lattice", "eos", "elastic", "vacancy"], min_length=1)
-    cases: list[Case] = Field(min_length=1)
-    reference: dict[str, dict[str, float]] = Field(
-        default_factory=dict,
-        description="case: {property: value}; empty = computed with the label's reference potential",
-    )
 
 
 class TestSet(Section):
@@ -216,19 +194,11 @@ def load_recipe(path: str | Path) -> Recipe:
             f"{path}: a recipe is a mapping of keys (name, systems, potential, ...); see `aldriver schema`"
         )
     try:
-        recipe = Recipe.model_validate(_preset_beside(data, path))
+        recipe = Recipe.model_validate(SUITES.beside(LABELS.beside(data, path), path))
     except ValidationError as error:
         problems = [_explain(path, lines, data, e) for e in error.errors()]
         raise InputError("\n".join(problems)) from error
     return _resolve_files(recipe, path, lines)
-
-
-def _preset_beside(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A preset that is a file lies where the recipe says, seen from the recipe."""
-    label = data.get("label")
-    if not isinstance(label, dict) or not str(label.get("preset")).endswith((".yaml", ".yml")):
-        return data
-    return data | {"label": label | {"preset": str(path.resolve().parent / Path(label["preset"]).expanduser())}}
 
 
 def load_label(path: str | Path) -> Label:
@@ -247,8 +217,8 @@ def load_label(path: str | Path) -> Label:
         raise InputError(f"{path}: a label block is a mapping of keys (engine, limits, ...): docs/recipe.md")
     try:
         if set(data) == {"label"}:
-            return _LabelFile.model_validate(_preset_beside(data, path)).label
-        return Label.model_validate(_preset_beside({"label": data}, path)["label"])
+            return _LabelFile.model_validate(LABELS.beside(data, path)).label
+        return Label.model_validate(LABELS.beside({"label": data}, path)["label"])
     except ValidationError as error:
         model = _LabelFile if set(data) == {"label"} else Label
         problems = [_explain(path, lines, data, e, model) for e in error.errors()]
@@ -259,6 +229,33 @@ class _LabelFile(Section):
     """A file that holds ``label:`` and nothing else."""
 
     label: Label
+
+
+def load_suite(name: str | Path) -> Benchmark:
+    """A suite by its name, or the ``benchmark`` block that stands in a file of its own.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_recipe`.
+    """
+    if Path(name).suffix not in (".yaml", ".yml"):
+        SUITES.load(str(name))  # says which there are
+        name = SUITES.where() / f"{name}.yaml"
+    data, lines = load_yaml(name)
+    wrapped = isinstance(data, dict) and set(data) == {"benchmark"}
+    try:
+        return _SuiteFile.model_validate(data).benchmark if wrapped else Benchmark.model_validate(data)
+    except ValidationError as error:
+        model = _SuiteFile if wrapped else Benchmark
+        problems = [_explain(Path(name), lines, data, e, model) for e in error.errors()]
+        raise InputError("\n".join(problems)) from error
+
+
+class _SuiteFile(Section):
+    """A file that holds ``benchmark:`` and nothing else."""
+
+    benchmark: Benchmark
 
 
 def load_train(path: str | Path) -> Train:
