@@ -74,9 +74,7 @@ class View:
         text += f", {summary['alarms']} alarms; largest score / threshold {summary['worst_ratio']:.3g}"
         text += f" at step {summary['worst_step']}"
         if summary.get("share") is not None:
-            text += (
-                f"; looking took {100 * summary['share']:.2g} % of the run, at the end every {summary['every']} steps"
-            )
+            text += f"; looking took {100 * summary['share']:.2g} % of the run, last every {summary['every']} steps"
         if summary.get("stopped"):
             text += f"\nthe run was stopped: {summary['stopped']}"
         if summary["fed"]:

@@ -5,7 +5,6 @@ Owns the order of files and the position of the last complete frame; what is don
 
 from __future__ import annotations
 
-import glob
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -100,7 +99,7 @@ class TextSource:
     """Frames of a text file, or of several that follow each other."""
 
     def __init__(self, path: str, parse: Parse, position: Position | None = None) -> None:
-        self._path, self._parse = path, parse
+        self._path, self._parse = Path(path), parse
         self._tail: Tail | None = None
         self._count = int(position["frames"]) if position else 0
         self._error: InputError | None = None
@@ -159,9 +158,12 @@ class TextSource:
     def _next_file(self) -> bool:
         """Go on to the file after the present one, if there is any."""
         now = self._tail
-        if now is not None and not glob.has_magic(self._path):
+        pattern = not self._path.exists() and any(c in self._path.name for c in "*?[")
+        if now is not None and not pattern:
             return False
-        files = sorted(glob.glob(self._path), key=_by_number) if glob.has_magic(self._path) else [self._path]
+        files = [str(self._path)]
+        if pattern:
+            files = sorted(map(str, self._path.parent.glob(self._path.name)), key=_by_number)
         later = [f for f in files if now is None or _by_number(f) > _by_number(str(now.path))]
         if not later:
             return False
@@ -209,7 +211,7 @@ def _extxyz(data: bytes) -> tuple[Atoms | str | None, int]:
         if end < 0:
             return None, 0
     try:
-        atoms = read(io.StringIO(data[: end + 1].decode()), index=0, format="extxyz")
+        atoms: Any = read(io.StringIO(data[: end + 1].decode()), index=0, format="extxyz")
     except Exception as error:  # whatever ASE says of text that is no frame
         return f"a frame cannot be read ({error})", end + 1
     atoms.calc = None

@@ -111,7 +111,7 @@ class Tail:
             size = os.fstat(handle.fileno()).st_size
             if not same or size < int(length) or (not self._compressed and size < self.offset):
                 self.notes.append(
-                    f"{self.path.name} was cut short or replaced after byte {self.offset}: it is read from its beginning"
+                    f"{self.path.name} was cut short or replaced after byte {self.offset}: read from its beginning"
                     + (f"; {len(self.buffer)} bytes of half a frame are dropped" if self.buffer else "")
                 )
                 self.offset = 0
@@ -155,7 +155,7 @@ class Tail:
                 self._decoder = self._new_decoder()
         except Exception as error:  # zlib.error, and whatever the zstd library at hand raises
             raise InputError(
-                f"{self.path}: cannot be decompressed ({error}). Everything up to byte {self.offset} of its text was read."
+                f"{self.path}: cannot be decompressed ({error}); all up to byte {self.offset} of its text was read"
             ) from error
         return b"".join(out)
 
