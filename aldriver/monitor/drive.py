@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,6 @@ def drive(
     log: Path,
     elements: Sequence[str] | None = None,
     variables: Mapping[str, str] | None = None,
-    on_frame: Callable[[int, Atoms], None] | None = None,
 ) -> Driven:
     """Run a LAMMPS input in the present folder.
 
@@ -84,8 +83,6 @@ def drive(
         Chemical symbol of each atom type; None: the input's variable ``elements``, else by the masses.
     variables
         Set before the input runs, as ``-var`` does.
-    on_frame
-        Called with each frame the guard looks at.
 
     Raises
     ------
@@ -110,7 +107,7 @@ def drive(
             )
         settings = "".join(f'variable {name} index "{value}"\n' for name, value in (variables or {}).items())
         command(lmp, f'log "{log}"\n' + settings + head)
-        seer = _Seer(lmp, script, elements, guard, on_frame)
+        seer = _Seer(lmp, script, elements, guard)
         if fix_id is not None:
             coupled: _Beside | _Behind = _Behind(seer, potential, fix_id)
         else:
@@ -174,9 +171,8 @@ class _Seer:
         script: Path,
         elements: Sequence[str] | None,
         guard: LiveGuard,
-        on_frame: Callable[[int, Atoms], None] | None,
     ) -> None:
-        self.lmp, self.guard, self._on_frame = lmp, guard, on_frame
+        self.lmp, self.guard = lmp, guard
         units = lmp.extract_global("units")
         if units not in ANGSTROM:
             raise InputError(f"{script}: is in LAMMPS units '{units}'; the guard needs Å (units metal or real)")
@@ -199,8 +195,6 @@ class _Seer:
 
     def show(self, step: int, atoms: Atoms, prediction: Prediction | None) -> None:
         """Let the guard look; ends the run where it says so."""
-        if self._on_frame is not None:
-            self._on_frame(step, atoms)
         stop = self.guard.look(step, atoms) if prediction is None else self.guard(step, atoms, prediction)
         self._next = step + self.guard.every
         if stop is not None:

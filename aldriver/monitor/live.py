@@ -32,21 +32,20 @@ MEMORY = 9
 class Pace:
     """Steps between looks, from the times that steps and looks took.
 
+    Each look is timed, and the steps before it. k at most doubles from one look to the next, so that a hiccup does not
+    blind the guard; a run much cheaper than a look is looked at after 1, 3, 7, 15, … steps until k is what it must be.
+
     Parameters
     ----------
     share
         Most of the run's time that looks may take: with c seconds a look and s seconds a step (without looks), every
         k-th step costs c/(k·s) of the run, so k = ⌈c/(share·s)⌉, and never below 1.
-    most
-        Looks are never further apart.
     """
 
-    def __init__(
-        self, *, share: float = SHARE, most: int = 1000, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, *, share: float = SHARE, clock: Callable[[], float] = time.perf_counter) -> None:
         if not 0 < share < 1:
             raise InputError(f"the share of the time for looks must lie between 0 and 1 (got {share})")
-        self._share, self._most, self._clock = share, most, clock
+        self._share, self._clock = share, clock
         self._looks: deque[float] = deque(maxlen=MEMORY)
         self._steps: deque[float] = deque(maxlen=MEMORY)
         self._left: tuple[int, float] | None = None
@@ -65,19 +64,18 @@ class Pace:
     def end(self, step: int) -> int:
         """The look is over; steps until the next."""
         now = self._clock()
+        if self._left is not None:  # the first look pays for what is made once, and is not counted
+            self._looks.append(now - self._began)
+            self.looking_s += now - self._began
         self._left = (step, now)
-        self._looks.append(now - self._began)
-        self.looking_s += now - self._began
-        if self._steps:
-            # the first look pays for what is made once: it is left out as soon as there is another
-            looks = list(self._looks)[1:] if 1 < len(self._looks) < MEMORY else self._looks
-            wanted = median(looks) / (self._share * max(median(self._steps), 1e-9))
-            self.every = min(max(1, math.ceil(wanted)), self._most)
+        if self._looks and self._steps:
+            wanted = median(self._looks) / (self._share * max(median(self._steps), 1e-9))
+            self.every = min(max(1, math.ceil(wanted)), 2 * self.every)
         return self.every
 
     @property
     def measured(self) -> float | None:
-        """Time spent on looks over time spent on steps between them; None before the second look."""
+        """Time of all looks but the first over the time of the steps between them; None before the second look."""
         return self.looking_s / self.running_s if self.running_s > 0 else None
 
 

@@ -35,6 +35,11 @@ class Recorder:
         Called after each look, with whether an alarm begins; for display.
     n_atoms
         Of the frame before, where one was seen before an interruption.
+
+    Attributes
+    ----------
+    latest
+        The last look, None before the first.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Recorder:
         self.judge, self.watch, self.journal, self.group = judge, watch, journal, group
         self.alarms = alarms or Alarms()
         self.fed, self.n_atoms = 0, n_atoms
+        self.latest: Look | None = None
         self._feed, self._on_look = feed, on_look
 
     def take(self, step: int, atoms: Atoms, features: NDArray[Any] | None = None, **more: Any) -> tuple[Look, bool]:
@@ -65,7 +71,7 @@ class Recorder:
             Noted with the look.
         """
         look = self._lost(self.judge(step, atoms, features))
-        begins = self.watch.take(look)
+        self.latest, begins = look, self.watch.take(look)
         self.journal.look(look, **more)
         if look.outside:
             queued = self.journal.queue(look, atoms, self.group)

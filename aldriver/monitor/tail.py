@@ -100,6 +100,7 @@ class Tail:
 
     def _open(self) -> bool:
         """Open the file where it is to be read on; False while it is not there."""
+        decoder = self._new_decoder()
         try:
             handle = self.path.open("rb")
         except FileNotFoundError:
@@ -116,7 +117,7 @@ class Tail:
                 )
                 self.offset = 0
         self._wanted, self._head, self.buffer = "", b"", b""
-        self._decoder = self._new_decoder()
+        self._decoder = decoder
         if self._compressed:
             self._read, self._skip = 0, self.offset  # from the beginning again: a decompressor cannot jump
         else:
