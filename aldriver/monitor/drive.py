@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses_common, atomic_numbers, chemical_symbols
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from aldriver.core.errors import AldriverError, InputError
@@ -294,13 +294,9 @@ class _Beside:
 
 def _elements(lmp: Any, n_types: int, given: Sequence[str] | None) -> list[str]:
     """Chemical symbol of each atom type."""
-    said = None
-    if given is None:
-        try:
-            said = lmp.extract_variable("elements")
-        except Exception:  # the input has no such variable
-            said = None
-    names = list(given) if given is not None else (said or "").split()
+    names = list(given or ())
+    if given is None and "elements" in lmp.available_ids("variable"):
+        names = str(lmp.extract_variable("elements")).split()
     if names:
         wrong = [e for e in names if e not in atomic_numbers or e == "X"]
         if wrong or len(names) < n_types:
@@ -312,7 +308,7 @@ def _elements(lmp: Any, n_types: int, given: Sequence[str] | None) -> list[str]:
     masses = lmp.extract_atom("mass")
     found = []
     for t in range(1, n_types + 1):
-        off = np.abs(atomic_masses_common - float(masses[t]))
+        off = np.abs(atomic_masses - float(masses[t]))
         off[0] = np.inf  # ASE's "X"
         if not masses[t] or np.nanmin(off) > _MASS_TOLERANCE:
             raise InputError(
