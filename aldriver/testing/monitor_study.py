@@ -21,7 +21,7 @@ import numpy as np
 
 from aldriver.core.errors import CampaignBusyError
 from aldriver.core.store import exclusive, is_published, publish
-from aldriver.monitor.live import LiveGuard
+from aldriver.monitor.live import SHARE, LiveGuard
 from aldriver.testing import monitor_page, runs
 from aldriver.testing.closed_loop import Loop
 
@@ -40,9 +40,11 @@ HELD_STEPS, HELD_EVERY, HELD_SEEDS = 120, 20, 2
 TRAINING_STEPS = 160
 DETECT = {"tolerance_meV_A": 100.0, "miss_rate": 0.1}
 KINDS = {"heated": 10, "hop": 10, "quenched": 4, "inside": 12}
-STEPS, INSIDE_STEPS, TIMESTEP_PS = 120, 100, 0.002
+STEPS, INSIDE_STEPS, TIMESTEP_PS = 120, 120, 0.002
 KEPT = 4
 """Each so many-th look is kept for the figure."""
+APART = 20
+"""Steps between frames that count as independent, as those of the calibration do."""
 CONSTANTS = {
     "inside_K": INSIDE_K,
     "known": [KNOWN_STEPS, KNOWN_EVERY],
@@ -80,7 +82,8 @@ group others subtract all hopper
 velocity hopper set 0 0 0
 fix pull hopper move linear {vx} {vy} {vz}
 fix md others nvt temp 1500 1500 0.05"""
-INSIDE = "fix md all nvt temp {kelvin} {kelvin} 0.1"
+INSIDE = "fix md all nvt temp {kelvin} {kelvin} 0.2"
+"""As the walks that calibrate the detector, so that the frames are exchangeable."""
 
 
 def names() -> list[str]:
@@ -174,7 +177,7 @@ def plan(loop: Loop, kind: str, k: int) -> tuple[Atoms, str]:
         kelvin = INSIDE_K[k % len(INSIDE_K)]
         start = cells[k // len(INSIDE_K) % len(cells)].copy()
         motion = INSIDE.format(kelvin=kelvin)
-        settings |= {"steps": INSIDE_STEPS, "start_K": 2 * kelvin, "motion": motion}
+        settings |= {"steps": INSIDE_STEPS, "start_K": kelvin, "motion": motion}
     elif kind == "quenched":
         hot: dict[str, Any] = {"temperature_K": 5000.0, "steps": 400, "every": 400, "ensemble": "nvt"}
         start = loop.walk(loop.truth, start, seed=seed, **hot).last
@@ -210,6 +213,7 @@ def guarded(
     work: Path,
     *,
     tolerance: float,
+    share: float = SHARE,
 ) -> dict[str, Any]:
     """Run an input with the guard; when it spoke up, and when the true error (eV/Å) first exceeded the tolerance."""
     from ase.data import chemical_symbols
@@ -228,8 +232,8 @@ def guarded(
     script.write_text(text.replace("structure.data", f'"{work / "structure.data"}"'))
     about = {"source": work.name, "fingerprint": potential.fingerprint}
     journal = Journal(work / "monitor", about=about, resume=False)
-    guard = Recording(Recorder(Judge(detector, potential), Watch(), journal, group=work.name))
-    drive(script, potential, guard, log=work / "log.lammps", elements=symbols)
+    guard = Recording(Recorder(Judge(detector, potential), Watch(), journal, group=work.name), share=share)
+    driven = drive(script, potential, guard, log=work / "log.lammps", elements=symbols)
     told = truth.evaluate([atoms for atoms, _, _ in guard.seen], stress=False)
     how = detector.settings.error
     errors = np.array(
@@ -241,7 +245,13 @@ def guarded(
     looks = [look for _, _, look in guard.seen]
     bad, outside = errors > tolerance, np.array([look.outside for look in looks])
     steps = np.array([look.step for look in looks])
+    apart = [0]
+    for i, step in enumerate(steps):
+        if step >= steps[apart[-1]] + APART:
+            apart.append(i)
+    apart = [i for i in apart[1:] if not bad[i]]
     return {
+        "steps": driven.steps,
         "looks": len(looks),
         "first_alarm": int(steps[outside][0]) if outside.any() else None,
         "first_bad": int(steps[bad][0]) if bad.any() else None,
@@ -249,6 +259,8 @@ def guarded(
         "bad_missed": int((bad & ~outside).sum()),
         "good": int((~bad).sum()),
         "good_alarmed": int((~bad & outside).sum()),
+        "apart": len(apart),
+        "apart_alarmed": int(outside[apart].sum()) if apart else 0,
         "share": guard.pace.measured,
         "trace": [
             [int(steps[i]), round(float(looks[i].ratio), 4), round(1000 * float(errors[i]), 1)]

@@ -39,7 +39,10 @@ TAIL = "run 20\nrun 20 # and on\nwrite_data end.data nocoeff\n"
 def folder(tmp_path, monkeypatch):
     """A user's folder: structure, potential file, two inputs."""
     write(
-        tmp_path / "structure.data", bulk("Fe", "bcc", a=2.855, cubic=True) * (3, 3, 3), format="lammps-data", masses=True
+        tmp_path / "structure.data",
+        bulk("Fe", "bcc", a=2.855, cubic=True) * (3, 3, 3),
+        format="lammps-data",
+        masses=True,
     )
     (tmp_path / "Fe_mm.eam.fs").write_bytes(potential_file("Fe_mm.eam.fs").read_bytes())
     (tmp_path / "in.coupled").write_text(HEAD.format(pair=COUPLED) + TAIL)

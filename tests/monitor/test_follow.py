@@ -143,7 +143,12 @@ def test_remarks_restart_lost_atoms_and_half_a_frame(tmp_path, recorder, looks_o
     """A run that is restarted from an earlier step, loses an atom, and is still writing."""
     short = shaken(0.05, seed=5)
     del short[3]
-    text = dump_text(walk(3)) + dump_text(walk(2), first=10) + dump_text([short], first=30) + dump_text(walk(1), first=40)[:-20]
+    text = (
+        dump_text(walk(3))
+        + dump_text(walk(2), first=10)
+        + dump_text([short], first=30)
+        + dump_text(walk(1), first=40)[:-20]
+    )
     dump = tmp_path / "dump"
     dump.write_bytes(text)
     one = recorder()
@@ -151,7 +156,11 @@ def test_remarks_restart_lost_atoms_and_half_a_frame(tmp_path, recorder, looks_o
     notes = [note["text"] for note in looks_of(one.journal.out, "note")]
     assert len(notes) == 2 and "goes back from 20 to 10" in notes[0] and "mid-frame" in notes[1]
     last = looks_of(one.journal.out)[-1]
-    assert last["verdict"] == "quarantined" and last["reason"].startswith("1 of 16 atoms are lost") and one.watch.alarms == 1
+    assert (
+        last["verdict"] == "quarantined"
+        and last["reason"].startswith("1 of 16 atoms are lost")
+        and one.watch.alarms == 1
+    )
 
 
 def test_a_new_element_and_broken_positions_are_outside(tmp_path, recorder, looks_of):
@@ -165,11 +174,16 @@ def test_a_new_element_and_broken_positions_are_outside(tmp_path, recorder, look
     follow(open_source(str(dump)), one, once=True)
     known, new, nan = looks_of(one.journal.out)
     assert known["verdict"] == "known"
-    assert new["verdict"] == "flagged" and new["reason"] == "Cu is new to the detector" and new["atoms"][0] == {
-        "index": 0,
-        "element": "Cu",
-        "ratio": None,
-    }
+    assert (
+        new["verdict"] == "flagged"
+        and new["reason"] == "Cu is new to the detector"
+        and new["atoms"][0]
+        == {
+            "index": 0,
+            "element": "Cu",
+            "ratio": None,
+        }
+    )
     assert nan["verdict"] == "quarantined" and "not finite" in nan["reason"]
     assert len(read_frames(one.journal.out / "flagged.extxyz")) == 1  # what is not finite cannot be kept
 

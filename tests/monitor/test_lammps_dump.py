@@ -44,7 +44,9 @@ def frames_of(data: bytes) -> list:
         data = data[taken:]
 
 
-@pytest.mark.parametrize("tilts", ["xy final 0", "xy final 1.1 xz final -0.9 yz final 1.2", "xy final -1.3 xz final -1.2 yz final -0.8"])
+@pytest.mark.parametrize(
+    "tilts", ["xy final 0", "xy final 1.1 xz final -0.9 yz final 1.2", "xy final -1.3 xz final -1.2 yz final -0.8"]
+)
 def test_lammps_own_dumps_give_its_own_energy(tilts, tmp_path, eam_fe):
     """All kinds of coordinates, atoms out of order, tilted boxes that lie partly below their bounds."""
     lmp = new_lammps()
@@ -86,10 +88,9 @@ def test_general_triclinic_boxes(distances):
     """The header of `dump_modify triclinic/general yes`: three edge vectors and the origin."""
     atoms = bulk("Fe", "bcc", a=2.855) * (2, 2, 2)  # primitive: not along the axes LAMMPS likes
     atoms.rattle(0.1, seed=1)
-    cell = "\n".join(" ".join(f"{v:.12g}" for v in [*row, o]) for row, o in zip(atoms.cell, (1.0, -2.0, 0.5)))
-    rows = "\n".join(
-        f"{i + 1} Fe " + " ".join(f"{v:.12g}" for v in p) for i, p in enumerate(atoms.positions + [1.0, -2.0, 0.5])
-    )
+    origin = np.array([1.0, -2.0, 0.5])
+    cell = "\n".join(" ".join(f"{v:.12g}" for v in [*row, o]) for row, o in zip(atoms.cell, origin, strict=True))
+    rows = "\n".join(f"{i + 1} Fe " + " ".join(f"{v:.12g}" for v in p) for i, p in enumerate(atoms.positions + origin))
     text = f"ITEM: TIMESTEP\n5\nITEM: NUMBER OF ATOMS\n{len(atoms)}\n"
     text += f"ITEM: BOX BOUNDS abc origin pp pp ff\n{cell}\nITEM: ATOMS id element x y z\n{rows}\n"
     frame, taken = next_frame(text.encode())
@@ -124,7 +125,10 @@ def test_a_frame_that_broke_off_is_dropped_and_the_next_one_read(cut):
 
 def test_what_cannot_be_read_is_said_and_passed_over():
     text, taken = next_frame(frame_text(rows="1 1 0 0\n2 1 1 1 1\n") + frame_text())
-    assert "4 values for 5 columns" in text and next_frame((frame_text(rows="1 1 0 0\n2 1 1 1 1\n") + frame_text())[taken:])[0].step == 7
+    assert (
+        "4 values for 5 columns" in text
+        and next_frame((frame_text(rows="1 1 0 0\n2 1 1 1 1\n") + frame_text())[taken:])[0].step == 7
+    )
     text, _ = next_frame(b"Lorem ipsum\n" + frame_text())
     assert "no part of one" in text
     text, _ = next_frame(b"x" * 5000)

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import threading
+from itertools import pairwise
 
 import pytest
 from monitor_helpers import shaken
@@ -61,7 +62,7 @@ def test_it_is_measured_again_and_a_hiccup_does_not_blind_it():
     *_, pace = simulate(lambda s: 0.1, lambda s: 0.05 if s > 3000 else 0.01, 6000)
     assert pace.every == 10
     looks, _, pace = simulate(lambda s: 0.1, lambda s: 10.0 if s == 50 else 0.01, 400)
-    assert pace.every == 2 and max(b - a for a, b in zip(looks, looks[1:], strict=False)) <= 4
+    assert pace.every == 2 and max(b - a for a, b in pairwise(looks)) <= 4
 
 
 def test_the_first_look_does_not_count():
@@ -94,7 +95,10 @@ def test_log_goes_on_and_stop_says_why(guard_of, looks_of):
         assert (why is not None) == ends
         if ends:
             worst = guard.recorder.latest.suspects[0]
-            assert why.startswith("step 5: the frame is flagged: soap_q is") and f"Fe{worst.index} {worst.ratio:.2f}" in why
+            assert (
+                why.startswith("step 5: the frame is flagged: soap_q is")
+                and f"Fe{worst.index} {worst.ratio:.2f}" in why
+            )
         assert [look["verdict"] for look in looks_of(guard.recorder.journal.out)] == ["known", "flagged"]
 
 

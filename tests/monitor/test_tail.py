@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from contextlib import ExitStack, closing
 
@@ -124,7 +123,7 @@ def test_replaced_by_a_longer_copy_of_itself_goes_on(tmp_path, opened, frames):
     source = opened(str(path), ["Fe"])
     assert steps(source) == [0, 10, 20, 30]
     (tmp_path / "new").write_bytes(dump_text(frames))
-    os.replace(tmp_path / "new", path)
+    (tmp_path / "new").replace(path)
     assert steps(source) == [40, 50]
 
 
