@@ -41,30 +41,32 @@ def trial():
 
 
 def watched(trial, tmp_path, motion, *, steps, start_K, seed):
-    potential, truth, start, detector, tolerance = trial
+    potential, truth, start, detector, _ = trial
     settings = {"data": "structure.data", "timestep": 0.002, "steps": steps, "start_K": start_K, "seed": seed}
     text = monitor_study.INPUT.format(motion=motion, **settings)
     work = tmp_path / f"run-{seed}"
     work.mkdir()
-    options = {"tolerance": tolerance, "share": 0.9}  # an embedded-atom step is cheaper than a look
-    return monitor_study.guarded(potential, detector, truth, start, text, work, **options)
+    # an embedded-atom step is cheaper than a look
+    return monitor_study.guarded(potential, detector, truth, start, text, work, share=0.9)
 
 
 def test_the_alarm_comes_before_the_error(trial, tmp_path):
+    tolerance = 1000.0 * trial[-1]
     for seed in range(4):
         facts = watched(trial, tmp_path, HEATED, steps=200, start_K=600.0, seed=seed + 1)
-        assert facts["first_bad"] is not None and facts["first_alarm"] < facts["first_bad"]
-        assert facts["bad_missed"] == 0 and monitor_page.outcome(facts) == "before"
+        alarm, bad = monitor_page.firsts(facts, tolerance)
+        assert bad is not None and alarm < bad and monitor_page.outcome(facts, tolerance) == "before"
+        assert all(outside for _, _, error, outside in facts["trace"] if error > tolerance)
 
 
-def test_inside_false_alarms_are_rare(trial, tmp_path):
+def test_inside_false_alarms_are_rare(trial, tmp_path, monkeypatch):
     """Promised: at most 1/61 of exchangeable frames; of 40, five or more by chance have a probability below 0.001."""
-    apart = alarmed = 0
-    for seed in range(6):
-        facts = watched(trial, tmp_path, CALM, steps=STEPS, start_K=300.0, seed=seed + 11)
-        assert facts["bad"] == 0 and facts["first_bad"] is None
-        apart, alarmed = apart + facts["apart"], alarmed + facts["apart_alarmed"]
-    assert 30 <= apart <= 45 and alarmed <= 4
+    tolerance = 1000.0 * trial[-1]
+    monkeypatch.setattr(monitor_page, "TOLERANCES_MEV_A", (tolerance,))
+    found = [watched(trial, tmp_path, CALM, steps=STEPS, start_K=300.0, seed=seed + 11) for seed in range(6)]
+    assert all(monitor_page.firsts(facts, tolerance)[1] is None for facts in found)
+    alarmed, seen = monitor_page.false_alarms(found)
+    assert 30 <= seen <= 45 and alarmed <= 4
 
 
 def test_the_hop_leads_a_neighbour_into_the_vacancy():
@@ -80,18 +82,27 @@ def test_the_hop_leads_a_neighbour_into_the_vacancy():
     assert lengths == {round(2.84 * 3**0.5 / 2, 3)}
 
 
-def test_outcomes_and_page():
+def test_outcomes_and_page(tmp_path):
     def run(alarm, bad, kind="hop"):
-        counts = {"bad": 2, "bad_missed": 0, "apart": 5, "apart_alarmed": 0, "share": 0.02, "steps": 120, "looks": 100}
-        facts = {"kind": kind, "first_alarm": alarm, "first_bad": bad, "cpu_s": 60.0, "calibration_frames": 36}
-        return facts | counts | {"promise": "accurate", "trace": [[0, 0.5, 10.0], [4, 2.0, 120.0]]}
+        """Looks at each of 40 steps; outside from `alarm` on, 120 meV/Å from `bad` on."""
+        steps = range(40)
+        trace = [
+            [s, 0.5, 120.0 if bad is not None and s >= bad else 10.0, alarm is not None and s >= alarm] for s in steps
+        ]
+        facts = {"kind": kind, "cpu_s": 60.0, "calibration_frames": 36, "promise": "accurate", "share": 0.02}
+        return facts | {"steps": 40, "trace": trace}
 
-    names = [monitor_page.outcome(run(*one)) for one in ((3, 5), (5, 5), (7, 5), (None, 5), (3, None), (None, None))]
-    assert names == ["before", "together", "late", "late", "before", "never"]
+    runs = [run(*one) for one in ((3, 5), (5, 5), (7, 5), (None, 5), (3, None), (None, None))]
+    assert [monitor_page.outcome(r, 100.0) for r in runs] == ["before", "together", "late", "late", "before", "never"]
+    assert monitor_page.outcome(runs[2], 150.0) == "before" and "late" in monitor_page.summary(runs[2])
     found = [run(3, 5)] * 9 + [run(7, 5)] + [run(None, None, "inside")] * 3
     text = monitor_page.sections(found)["verdict"]
-    assert "earlier look in 9 (90 %" in text and "too late in 1" in text and "earlier, reached" in text
-    assert "0 of 15 frames" in text and "kept" in text
+    assert "in 9 of 10 runs" in text and "(90 %" in text and "in 1 too late" in text and "earlier, reached" in text
+    assert "150 meV" not in text and "2 were not flagged" in text  # of all frames above 100
+    assert "0 of 3 frames" in text and "the interval holds it" in text
     assert "not reached" in monitor_page.sections([run(7, 5), run(3, 5)])["verdict"]
+    assert "| 100 | 10 | 9 | 0 | 1 | 2 |" in monitor_page.sections(found)["runs"]
+    monitor_page.draw(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert set(monitor_study.names()) == {f"{kind}-{k}" for kind, n in monitor_study.KINDS.items() for k in range(n)}
     assert sum(n for kind, n in monitor_study.KINDS.items() if kind != "inside") >= 20
