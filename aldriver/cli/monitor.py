@@ -184,7 +184,6 @@ def _recorder(
             alarms=alarms,
             feed=handing,
             on_look=view.look,
-            n_atoms=journal.state.get("n_atoms"),
         )
         with view:
             yield recorder, view, potential

@@ -57,7 +57,7 @@ class View:
         table.add_column("score / threshold", justify="right")
         table.add_column("verdict")
         table.add_column("least known atoms (score / threshold)")
-        for look in self._last:
+        for look in list(self._last):  # the display has a thread of its own
             style = "red" if look.outside else None
             table.add_row(str(look.step), f"{look.ratio:.3g}", look.verdict, escape(look.named), style=style)
         return table

@@ -6,6 +6,7 @@ Knows the format only: where the bytes come from is ``tail.py``'s business. The 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ ANGSTROM = ("metal", "real")
 """LAMMPS units whose length is Å."""
 _SCALED = ("xs", "ys", "zs"), ("xsu", "ysu", "zsu")
 _PLAIN = ("x", "y", "z"), ("xu", "yu", "zu")
+_BEFORE = re.compile(rb"\s*(?:ITEM: UNITS\s*\n(\S+)\s*)?(?:ITEM: TIME\s*\n\S+\s*)?")
+"""What may stand before a frame: its units (once a file) and its time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +68,14 @@ def next_frame(data: bytes) -> tuple[DumpFrame | str | None, int]:
     if start < 0:
         # of text that is no dump, all but what may be the beginning of a frame is done with
         return (None, 0) if len(data) < 4096 else ("no frame of a LAMMPS dump in 4096 bytes", len(data) - len(START))
-    if data[:start].strip():
+    before = _BEFORE.fullmatch(data[:start])
+    if before is None:
         return f"{start} bytes before a frame are no part of one", start
     following = data.find(START, start + len(START))
     mine = data[start : following if following >= 0 else len(data)]
     end = start + len(mine)
     try:
-        found, used = _parsed(mine)
+        found, used = _parsed(mine, units=(before.group(1) or b"").decode())
     except (ValueError, IndexError) as error:
         return f"a frame cannot be read ({error})", end
     if found is not None:
@@ -79,9 +83,9 @@ def next_frame(data: bytes) -> tuple[DumpFrame | str | None, int]:
     return ("a frame broke off before it was complete", end) if following >= 0 else (None, 0)
 
 
-def _parsed(data: bytes) -> tuple[DumpFrame | None, int]:
+def _parsed(data: bytes, *, units: str) -> tuple[DumpFrame | None, int]:
     """The frame that `data` begins with and its length in bytes; None while its last line is not there."""
-    step, n_atoms, units, head, at = None, None, "", b"", 0
+    step, n_atoms, head, at = None, None, b"", 0
     bounds: list[list[float]] = []
     while True:
         line, at = _line(data, at)
@@ -104,8 +108,6 @@ def _parsed(data: bytes) -> tuple[DumpFrame | None, int]:
             step = int(values[0])
         elif item == b"NUMBER OF ATOMS":
             n_atoms = int(values[0])
-        elif item == b"UNITS":
-            units = values[0].decode().strip()
         elif wanted == 3:
             head, bounds = item, [[float(word) for word in value.split()] for value in values]
     if step is None or n_atoms is None or not bounds:
@@ -189,7 +191,7 @@ def to_atoms(frame: DumpFrame, elements: Sequence[str] | None) -> Atoms:
 
 
 def _symbols(rows: list[list[bytes]], column: dict[str, int], elements: Sequence[str] | None) -> list[str]:
-    if elements is None and "element" in column:
+    if "element" in column and (elements is None or "type" not in column):
         symbols = [row[column["element"]].decode(errors="replace") for row in rows]
         unknown = sorted({s for s in symbols if s not in atomic_numbers or s == "X"})
         if unknown:

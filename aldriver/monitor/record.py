@@ -33,9 +33,6 @@ class Recorder:
         Where flagged frames go beside the queue.
     on_look
         Called after each look, with whether an alarm begins; for display.
-    n_atoms
-        Of the frame before, where one was seen before an interruption.
-
     Attributes
     ----------
     latest
@@ -52,11 +49,10 @@ class Recorder:
         alarms: Alarms | None = None,
         feed: Feed | None = None,
         on_look: Callable[[Look, bool], None] | None = None,
-        n_atoms: int | None = None,
     ) -> None:
         self.judge, self.watch, self.journal, self.group = judge, watch, journal, group
         self.alarms = alarms or Alarms()
-        self.fed, self.n_atoms = 0, n_atoms
+        self.fed, self.n_atoms = int(journal.state.get("fed", 0)), journal.state.get("n_atoms")
         self.latest: Look | None = None
         self._feed, self._on_look = feed, on_look
 
@@ -106,7 +102,7 @@ class Recorder:
 
     def state(self) -> dict[str, Any]:
         """What is needed to go on after an interruption, beside the position."""
-        return {"watch": self.watch.state(), "n_atoms": self.n_atoms}
+        return {"watch": self.watch.state(), "n_atoms": self.n_atoms, "fed": self.fed}
 
     def draw(self) -> None:
         """The figure of all looks so far."""

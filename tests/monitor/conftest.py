@@ -41,7 +41,6 @@ def recorder(pair, tmp_path):
         journal = Journal(tmp_path / out, about=about, resume=resume)
         saved = journal.state.get("watch")
         watch = Watch.of(saved, patience=patience) if saved else Watch(patience=patience)
-        options.setdefault("n_atoms", journal.state.get("n_atoms"))
         return Recorder(Judge(detector, potential), watch, journal, group="test", **options)
 
     return make

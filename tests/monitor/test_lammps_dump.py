@@ -53,7 +53,7 @@ def test_lammps_own_dumps_give_its_own_energy(tilts, tmp_path, eam_fe):
     lmp.commands_string(SETUP.format(tilts=tilts, file=potential_file("Fe_mm.eam.fs")))
     for name, columns in COLUMNS.items():
         lmp.command(f"dump {name} all custom 20 {tmp_path}/{name} id type {columns}")
-        lmp.command(f"dump_modify {name} format float %.14g")
+        lmp.command(f"dump_modify {name} format float %.14g units yes time yes")
     lmp.command("run 40")
     energy = lmp.get_thermo("pe")
     lmp.close()
@@ -153,6 +153,8 @@ def test_dumps_that_do_not_say_what_they_hold_are_refused(changes, elements, mes
 
 
 def test_units_without_angstrom_are_refused():
-    text = frame_text().replace(b"ITEM: NUMBER", b"ITEM: UNITS\nlj\nITEM: NUMBER")
+    text = b"ITEM: UNITS\nlj\nITEM: TIME\n0.5\n" + frame_text()
+    frame, taken = next_frame(text)
+    assert taken == len(text)
     with pytest.raises(InputError, match="units 'lj'"):
-        to_atoms(next_frame(text)[0], ["Fe"])
+        to_atoms(frame, ["Fe"])
