@@ -54,25 +54,10 @@ def sections(found: Sequence[Facts]) -> dict[str, str]:
 
 
 def _verdict(found: Sequence[Facts]) -> str:
-    from aldriver.detect.calibrate import interval
-
     driven = [run for run in found if run["kind"] != "inside"]
     inside = [run for run in found if run["kind"] == "inside"]
     lines = [f"* {cpu_of(found)}, and the preparation."]
-    for tolerance in TOLERANCES_MEV_A:
-        left = [run for run in driven if firsts(run, tolerance)[1] is not None]
-        if not left:
-            continue
-        early, together = (sum(outcome(run, tolerance) == name for run in left) for name in ("before", "together"))
-        low, high = interval(early, len(left))
-        how = "reached" if early >= WANTED * len(left) else "not reached"
-        bad = [outside for run in left for _, _, error, outside in run["trace"] if error > tolerance]
-        lines.append(
-            f"* Tolerance {tolerance:g} meV/Å: in {early} of {len(left)} runs that exceeded it the alarm came at an "
-            f"earlier look ({100 * early / len(left):.0f} %, 95 % interval {100 * low:.0f}–{100 * high:.0f} %), in "
-            f"{together} at the same, in {len(left) - early - together} too late. Wanted: {100 * WANTED:.0f} % "
-            f"earlier, {how}. Of all {len(bad)} frames above it, {bad.count(False)} were not flagged."
-        )
+    lines += [_promptness(driven, tolerance) for tolerance in TOLERANCES_MEV_A]
     if inside:
         lines += _inside(inside)
     shares = [run["share"] for run in found if run["share"] is not None]
@@ -83,6 +68,29 @@ def _verdict(found: Sequence[Facts]) -> str:
             f"{looks:.0f} looks in {steps:.0f} steps (medians)."
         )
     return "\n".join(lines)
+
+
+def _promptness(driven: Sequence[Facts], tolerance: float) -> str:
+    """How early the alarms came; a run whose first frame is above the tolerance cannot be alarmed earlier."""
+    from aldriver.detect.calibrate import interval
+
+    above = [run for run in driven if firsts(run, tolerance)[1] is not None]
+    at_once = [run for run in above if firsts(run, tolerance)[1] == run["trace"][0][0]]
+    left = [run for run in above if run not in at_once]
+    early, together = (sum(outcome(run, tolerance) == name for run in left) for name in ("before", "together"))
+    low, high = interval(early, len(left))
+    how = "reached" if left and early >= WANTED * len(left) else "not reached"
+    bad = [outside for run in above for _, _, error, outside in run["trace"] if error > tolerance]
+    text = (
+        f"* Tolerance {tolerance:g} meV/Å: in {early} of the {len(left)} runs that came to exceed it the alarm came at "
+        f"an earlier look ({100 * early / max(len(left), 1):.0f} %, 95 % interval {100 * low:.0f}–{100 * high:.0f} %), in "
+        f"{together} at the same, in {len(left) - early - together} too late. Wanted: {100 * WANTED:.0f} % "
+        f"earlier, {how}."
+    )
+    if at_once:
+        prompt = sum(outcome(run, tolerance) == "together" for run in at_once)
+        text += f" {len(at_once)} runs began above it: {prompt} of them were alarmed at that first frame."
+    return text + f" Of all {len(bad)} frames above it, {bad.count(False)} were not flagged."
 
 
 def _inside(inside: Sequence[Facts]) -> list[str]:

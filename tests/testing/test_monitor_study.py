@@ -97,8 +97,10 @@ def test_outcomes_and_page(tmp_path):
     assert monitor_page.outcome(runs[2], 150.0) == "before" and "late" in monitor_page.summary(runs[2])
     found = [run(3, 5)] * 9 + [run(7, 5)] + [run(None, None, "inside")] * 3
     text = monitor_page.sections(found)["verdict"]
-    assert "in 9 of 10 runs" in text and "(90 %" in text and "in 1 too late" in text and "earlier, reached" in text
-    assert "150 meV" not in text and "2 were not flagged" in text  # of all frames above 100
+    assert "in 9 of the 10 runs" in text and "(90 %" in text and "in 1 too late" in text and "earlier, reached" in text
+    assert "2 were not flagged" in text and "Tolerance 150 meV/Å: in 0 of the 0 runs" in text
+    begun = monitor_page.sections([*found, run(0, 0), run(1, 0)])["verdict"]
+    assert "in 9 of the 10 runs" in begun and "2 runs began above it: 1 of them" in begun
     assert "0 of 3 frames" in text and "the interval holds it" in text
     assert "not reached" in monitor_page.sections([run(7, 5), run(3, 5)])["verdict"]
     assert "| 100 | 10 | 9 | 0 | 1 | 2 |" in monitor_page.sections(found)["runs"]
