@@ -83,8 +83,8 @@ def _promptness(driven: Sequence[Facts], tolerance: float) -> str:
     bad = [outside for run in above for _, _, error, outside in run["trace"] if error > tolerance]
     text = (
         f"* Tolerance {tolerance:g} meV/Å: in {early} of the {len(left)} runs that came to exceed it the alarm came at "
-        f"an earlier look ({100 * early / max(len(left), 1):.0f} %, 95 % interval {100 * low:.0f}–{100 * high:.0f} %), in "
-        f"{together} at the same, in {len(left) - early - together} too late. Wanted: {100 * WANTED:.0f} % "
+        f"an earlier look ({100 * early / max(len(left), 1):.0f} %, 95 % interval {100 * low:.0f}–{100 * high:.0f} %), "
+        f"in {together} at the same, in {len(left) - early - together} too late. Wanted: {100 * WANTED:.0f} % "
         f"earlier, {how}."
     )
     if at_once:
