@@ -159,5 +159,5 @@ def draw(found: Sequence[Facts], path: Path) -> None:
         axes[1].axhline(tolerance, color="black", linestyle="--", linewidth=0.7)
     axes[0].set(xlabel="step (2 fs)", ylabel="score / threshold", yscale="log", title="what the guard sees")
     axes[1].set(xlabel="step (2 fs)", ylabel="true force error, meV/Å", yscale="log", title="what it does not see")
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[0].legend(fontsize=7, loc="lower right")
     figure.savefig(path, dpi=130)
