@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from aldriver.core.errors import InputError
 from aldriver.core.recipe_detect import Detect
+from aldriver.core.recipe_export import Export
 from aldriver.core.recipe_label import Label
 from aldriver.core.recipe_train import Replay, Train
 from aldriver.core.section import Element, Positive, Section
@@ -189,6 +190,7 @@ class Recipe(Section):
     test: TestSet | None = None
     gate: Gate = Gate()
     stop: Stop = Stop()
+    export: Export = Export()
     resources: Resources = Resources()
 
     @field_validator("systems")

@@ -1,7 +1,7 @@
 """Exports a potential: a folder that runs by itself in LAMMPS, run and compared before it counts as exported.
 
 What the inputs say is ``inputs.py``'s business, running them ``driver.py``'s, comparing ``compare.py``'s; the file of
-the program the potential comes from is ``vendor.py``'s.
+the program the potential comes from is ``vendor.py``'s, a fast potential made after it ``surrogate.py``'s.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from aldriver.export.card import write_card
 from aldriver.export.compare import compare_run
 from aldriver.export.form import Form
 from aldriver.export.inputs import lammps_input
+from aldriver.export.surrogate import Material, OnProgress, distil
 from aldriver.export.vendor import vendor_form
 from aldriver.potentials.base import Potential
 
@@ -52,6 +53,8 @@ def export_potential(
     detector_dir: str | Path | None = None,
     structure: Atoms | None = None,
     training: dict[str, Any] | None = None,
+    material: Material | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Write `out_dir`: the potential, its detector, LAMMPS inputs, a driver and a model card; then run and compare it.
 
@@ -68,11 +71,16 @@ def export_potential(
     training
         Where it comes from, for the card: ``campaign, generation, strategy, parent, e0_shift, n_train, n_valid,
         validation``; parent and shift are also kept in the saved potential.
+    material
+        What a native surrogate is distilled from (``surrogate/``); without it there is none.
+    on_progress
+        Called with (what is done, steps done, all steps).
 
     Returns
     -------
     dict
-        As in ``export.json``: ``potential``, ``fingerprint``, ``path``, ``structure``, ``forms`` (see :class:`Form`).
+        As in ``export.json``: ``potential``, ``fingerprint``, ``path``, ``structure``, ``forms`` (see :class:`Form`),
+        ``surrogate`` (as in ``surrogate/surrogate.json``, or None).
 
     Raises
     ------
@@ -103,6 +111,10 @@ def export_potential(
         forms = _forms(potential, folder, cell)
         own = vendor_form(potential, folder, cell)
         forms += [own] if own is not None else []
+        report = None
+        if material is not None:
+            more, report = distil(potential, material, folder / "surrogate", cell, on_progress)
+            forms += more
         result: dict[str, Any] = {
             "potential": potential.name,
             "fingerprint": potential.fingerprint,
@@ -110,6 +122,7 @@ def export_potential(
             "structure": cell.get_chemical_formula(),
             "detector": detector_dir is not None,
             "forms": [asdict(form) for form in forms],
+            "surrogate": report,
         }
         write_card(folder, potential, result, about)
         atomic_write(folder / "export.json", dumps(result))
