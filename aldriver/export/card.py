@@ -53,7 +53,7 @@ def write_card(folder: Path, potential: Potential, result: dict[str, Any], train
     ]
     for form in result["forms"]:
         numbers = " | ".join(_number(form[k]) for k in ("max_dE", "max_dF", "max_dS"))
-        lines.append(f"| {form['form']} | {form['status']} | {numbers} |")
+        lines.append(f"| {form['form']} | {form['status'].replace('_', ' ')} | {numbers} |")
     lines += [f"- {f['form']}: {f['reason']}" for f in result["forms"] if f["reason"]]
     lines += _surrogate(result.get("surrogate"))
     lines += ["", "## Where it can be trusted", "", *_detector(folder), ""]
@@ -116,9 +116,9 @@ def _surrogate(report: dict[str, Any] | None) -> list[str]:
         lines += [f"**It is {report['reason']}** `surrogate/` holds only what was measured.", ""]
     else:
         lines += [
-            f"`surrogate/` is an ML-POD potential fitted to what this one says of {report['frames']['learnt']} cells. It",
-            "needs plain LAMMPS only (package ML-POD) and runs on any number of MPI ranks:",
-            "`mpirun -n 4 lmp -in in.pod -var data structure.data`. In Python: `aldriver.load('THIS FOLDER/surrogate')`.",
+            f"`surrogate/` is an ML-POD potential fitted to what this one says of {report['frames']['learnt']} cells.",
+            "It needs plain LAMMPS only (package ML-POD) and runs on any number of MPI ranks:",
+            "`mpirun -n 4 lmp -in in.pod -var data structure.data`; in Python: `aldriver.load('FOLDER/surrogate')`.",
             "The detector does not speak for it.",
             "",
         ]

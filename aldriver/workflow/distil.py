@@ -80,10 +80,8 @@ def spread(frames: Sequence[Atoms], count: int, detector: Detector, potential: P
     rows = vectors[usable]
     found = KMeans(count, n_init=1, random_state=seed).fit(rows)
     distance = np.linalg.norm(rows - found.cluster_centers_[found.labels_], axis=1)
-    best = {
-        label: min(np.flatnonzero(found.labels_ == label), key=lambda i: distance[i]) for label in set(found.labels_)
-    }
-    return [frames[int(usable[i])] for i in sorted(best.values())]
+    best = [min(np.flatnonzero(found.labels_ == k), key=distance.__getitem__) for k in np.unique(found.labels_)]
+    return [frames[int(usable[i])] for i in sorted(best)]
 
 
 def made_cells(campaign: Campaign, count: int) -> list[Atoms]:
