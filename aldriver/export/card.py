@@ -119,7 +119,7 @@ def _surrogate(report: dict[str, Any] | None) -> list[str]:
             f"`surrogate/` is an ML-POD potential fitted to what this one says of {report['frames']['learnt']} cells.",
             "It needs plain LAMMPS only (package ML-POD) and runs on any number of MPI ranks:",
             "`mpirun -n 4 lmp -in in.pod -var data structure.data`; in Python: `aldriver.load('FOLDER/surrogate')`.",
-            "The detector does not speak for it.",
+            f"The detector does not speak for it, and atoms nearer than {report['shortest_A']:.2f} Å are beyond it.",
             "",
         ]
     held, learnt, speed = report["from_parent"]["held_out"], report["from_parent"]["learnt"], report["speed"]

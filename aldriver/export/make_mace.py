@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.io import read
 from matscipy.neighbours import neighbour_list
 
+from aldriver.core.frames import read_frames
 from aldriver.core.records import dumps
 from aldriver.core.units import matrix_to_voigt
 from aldriver.export.mliap_cell import MLIAPCell
@@ -99,7 +99,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     try:
         with mace_library(scripted=True):
-            result = MAKERS[given.form](given.model, given.out, read(given.structure), given.head)
+            result = MAKERS[given.form](given.model, given.out, read_frames(given.structure)[0], given.head)
     except subprocess.CalledProcessError as error:
         result = {"error": (error.stderr.strip().splitlines() or ["no message"])[-1]}
     except Exception as error:  # whatever the other program says

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.io import read
 from matscipy.neighbours import neighbour_list
 
+from aldriver.core.frames import read_frames
 from aldriver.core.records import dumps
 from aldriver.core.units import matrix_to_voigt
 from aldriver.export.mliap_cell import MLIAPCell
@@ -86,7 +86,7 @@ def main() -> int:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     try:
-        result = MAKERS[given.form](given.model, given.out, read(given.structure))
+        result = MAKERS[given.form](given.model, given.out, read_frames(given.structure)[0])
     except Exception as error:  # whatever the other program says
         result = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
     print("\n" + dumps(result, indent=None))

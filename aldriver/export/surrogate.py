@@ -36,6 +36,9 @@ CHUNK = 32
 CLOSE = 0.8
 """Frames with atoms nearer than this share of the usual nearest-neighbour distance are left out: a few of them would
 set the inner cutoff, and the resolution everywhere else."""
+RATTLED_EVERY, RATTLE_A = 6, 0.12
+"""One learnt configuration of so many is also learnt rattled (standard deviation of a coordinate), so that distances
+shorter than those of the configurations are known: below the shortest one learnt, errors grow tenfold."""
 HELD_OUT_EVERY = 4
 """One configuration (or trajectory) of so many is held out, where the caller knows nothing better."""
 
@@ -91,7 +94,7 @@ def distil(
         When no tolerance can be told, or there are no configurations.
     """
     tell = on_progress or (lambda note, done, total: None)
-    learn, heldout = physical(material.learn), physical(material.heldout)
+    learn, heldout = physical([*material.learn, *_rattled(material.learn[::RATTLED_EVERY])]), physical(material.heldout)
     if not learn or not heldout:
         raise InputError("a surrogate needs configurations to learn from and others to be judged by; there are none")
     tolerance, own = _tolerance(parent, material)
@@ -110,6 +113,7 @@ def distil(
             "parent": parent.fingerprint,
             "frames": {"learnt": len(known), "held_out": len(judge), "labelled": len(material.labelled)},
             "cutoff_A": pod.cutoff,
+            "shortest_A": min(shortest(atoms) for atoms in learn),
             "tolerance_meV_A": tolerance,
             "parent_force_rmse_meV_A": own,
             "from_parent": {"learnt": _errors(pod, known), "held_out": _errors(pod, judge)},
@@ -155,6 +159,13 @@ def physical(frames: Sequence[Atoms]) -> list[Atoms]:
     nearest = np.array([shortest(atoms) for atoms in frames])
     usual = float(np.median(nearest)) if len(nearest) else 0.0
     return [bare(atoms) for atoms, d in zip(frames, nearest, strict=True) if d >= CLOSE * usual]
+
+
+def _rattled(frames: Sequence[Atoms]) -> list[Atoms]:
+    copies = [atoms.copy() for atoms in frames]
+    for seed, atoms in enumerate(copies):
+        atoms.rattle(RATTLE_A, seed=seed)
+    return copies
 
 
 def force_rmse(potential: Potential, frames: Sequence[Atoms]) -> float:

@@ -76,7 +76,7 @@ def spread(frames: Sequence[Atoms], count: int, detector: Detector, potential: P
     vectors = detector.frame_vectors(frames, potential=potential)
     usable = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     if len(usable) <= count:
-        return [frames[i] for i in usable]
+        return [frames[int(i)] for i in usable]
     rows = vectors[usable]
     found = KMeans(count, n_init=1, random_state=seed).fit(rows)
     distance = np.linalg.norm(rows - found.cluster_centers_[found.labels_], axis=1)
