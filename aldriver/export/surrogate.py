@@ -2,7 +2,8 @@
 
 Owns the measure and the verdict. Which configurations there are, and what a benchmark is, its caller knows; the fit
 itself is ``fitpod.py``'s, the files and their runs in LAMMPS are ``pod_form.py``'s. The idea is Radova et al., npj
-Comput. Mater. 11, 237 (2025): label many configurations by the refined network, fit a linear expansion to them.
+Comput. Mater. (2025), doi:10.1038/s41524-025-01727-x: label many configurations by the refined network, fit a linear
+expansion to them.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def campaign_material(
 def spread(frames: Sequence[Atoms], count: int, detector: Detector, potential: Potential, seed: int) -> list[Atoms]:
     """At most `count` frames that stand for all: those nearest to the centres of as many k-means clusters.
 
-    Selection as in Radova et al., npj Comput. Mater. 11, 237 (2025), of the detector's vectors of frames.
+    Selection as in Radova et al., npj Comput. Mater. (2025), of the detector's vectors of frames.
     """
     if len(frames) <= count:
         return list(frames)
