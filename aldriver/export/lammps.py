@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ase import Atoms
 
@@ -115,7 +115,7 @@ def export_potential(
         forms += program_forms(potential, folder, cell, own)
         report = None
         if material is not None:
-            more, report = distil(potential, material, folder / "surrogate", cell, on_progress)
+            more, report = _surrogate(potential, material, folder / "surrogate", cell, on_progress)
             forms += more
         result: dict[str, Any] = {
             "potential": potential.name,
@@ -129,6 +129,17 @@ def export_potential(
         write_card(folder, potential, result, about)
         atomic_write(folder / "export.json", dumps(result))
     return result
+
+
+def _surrogate(
+    potential: Potential, material: Material, folder: Path, cell: Atoms, on_progress: OnProgress | None
+) -> tuple[list[Form], dict[str, Any]]:
+    """As :func:`distil`; where there can be no surrogate, the rest of the export stands."""
+    try:
+        return distil(potential, material, folder, cell, on_progress)
+    except AldriverError as error:
+        status: Literal["not_available", "failed"] = "not_available" if isinstance(error, InputError) else "failed"
+        return [Form(form="pair_style pod", status=status, reason=str(error))], {"reason": str(error)}
 
 
 def _forms(potential: Potential, folder: Path, cell: Atoms) -> list[Form]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.errors import InputError
 from aldriver.core.frames import bare, frame_hash, label_of, read_frames, with_labels, write_frames
 from aldriver.core.records import PropertyRecord, dumps
 from aldriver.core.store import atomic_write
@@ -93,22 +93,20 @@ def distil(
     ------
     InputError
         When no tolerance can be told, or there are no configurations.
+    AldriverError
+        When LAMMPS cannot fit or run it.
     """
     tell = on_progress or (lambda note, done, total: None)
     learn, heldout = physical([*material.learn, *_rattled(material.learn[::RATTLED_EVERY])]), physical(material.heldout)
     if not learn or not heldout:
         raise InputError("a surrogate needs configurations to learn from and others to be judged by; there are none")
     tolerance, own = _tolerance(parent, material)
-    folder.mkdir(parents=True)
     began = time.monotonic()
     known = _labelled(parent, learn, material.cache, lambda k: tell("labelling by the potential", k, len(learn)))
     judge = _labelled(parent, heldout, material.cache, lambda k: tell("labelling held-out frames", k, len(heldout)))
     with tempfile.TemporaryDirectory(prefix="aldriver-pod-") as scratch:
         tell("fitting (fitpod)", 0, 1)
-        try:
-            pod = fit_pod(known, Path(scratch) / "fit", name=f"pod of {parent.name}")
-        except AldriverError as error:
-            return [Form(form="pair_style pod", status="failed", reason=str(error))], {"reason": str(error)}
+        pod = fit_pod(known, Path(scratch) / "fit", name=f"pod of {parent.name}")
         tell("measuring", 0, 1)
         report: dict[str, Any] = {
             "parent": parent.fingerprint,
@@ -130,7 +128,8 @@ def distil(
         if report["reason"]:
             forms = [Form(form="pair_style pod", status="refused", reason=report["reason"])]
         elif all(form.status != "failed" for form in forms):
-            shutil.copytree(made, folder, dirs_exist_ok=True)
+            shutil.copytree(made, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "surrogate.json", dumps(report))
     return forms, report
 
@@ -156,7 +155,8 @@ def verdict(report: dict[str, Any]) -> str:
 
 
 def physical(frames: Sequence[Atoms]) -> list[Atoms]:
-    """Frames without atoms far closer than nearest neighbours usually are (:data:`CLOSE`)."""
+    """Periodic frames without atoms far closer than nearest neighbours usually are (:data:`CLOSE`)."""
+    frames = [atoms for atoms in frames if atoms.cell.rank == 3 and atoms.pbc.all()]
     nearest = np.array([shortest(atoms) for atoms in frames])
     usual = float(np.median(nearest)) if len(nearest) else 0.0
     return [bare(atoms) for atoms, d in zip(frames, nearest, strict=True) if d >= CLOSE * usual]

@@ -212,3 +212,41 @@ def test_files_that_were_touched_are_refused(made, tmp_path, name):
     if name == "weights.pod":
         with pytest.raises(InputError, match="cut short"):
             PODPotential(folder / "param.pod", tmp_path / "copy" / name)
+
+
+def test_an_export_stands_without_a_surrogate(eam_fe, tmp_path, monkeypatch):
+    """No configurations, or a fit that fails: a form with its reason, and everything else as always."""
+    from aldriver.export import lammps
+
+    monkeypatch.setattr(lammps, "_forms", lambda *_: [])
+    result = lammps.export_potential(eam_fe, tmp_path / "none", material=Material(learn=[], heldout=[]))
+    assert [f["status"] for f in result["forms"]] == ["not_available"]
+    assert "There is none: a surrogate needs configurations" in (tmp_path / "none" / "card.md").read_text()
+    material = Material(learn=cells(4, 1), heldout=cells(2, 2), max_force_rmse_meV_A=1.0)
+
+    def broken(*args, **kwargs):
+        raise AldriverError("fitpod found nothing")
+
+    monkeypatch.setattr("aldriver.export.surrogate.fit_pod", broken)
+    result = lammps.export_potential(eam_fe, tmp_path / "failed", material=material)
+    assert [(f["status"], f["reason"]) for f in result["forms"]] == [("failed", "fitpod found nothing")]
+    assert not (tmp_path / "failed" / "surrogate").exists()
+
+
+def test_the_command_distils_from_a_file(eam_fe, tmp_path, capsys):
+    from aldriver.cli.main import main
+    from aldriver.core.frames import write_frames
+
+    write_frames(tmp_path / "cells.extxyz", cells(160, 6))
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", "eam:Fe_mm.eam.fs", str(tmp_path / "a"), "--surrogate"])
+    assert stopped.value.code == 2 and "--frames" in capsys.readouterr().err
+    given = ["export", "eam:Fe_mm.eam.fs", str(tmp_path / "out"), "--frames", str(tmp_path / "cells.extxyz")]
+    with pytest.raises(SystemExit) as stopped:
+        main([*given, "--tolerance", "80", "--json"])
+    assert stopped.value.code in (0, None)
+    result = json.loads(capsys.readouterr().out)
+    pod = next(f for f in result["forms"] if f["form"] == "pair_style pod")
+    assert pod["status"] == "exported" and result["surrogate"]["tolerance_meV_A"] == 80.0
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert "## The native surrogate" in card and "times faster" in card
