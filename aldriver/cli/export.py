@@ -53,11 +53,12 @@ def export(
     if campaign is not None:
         from aldriver.core.systems import build_systems
         from aldriver.workflow.campaign import open_campaign
+        from aldriver.workflow.distil import campaign_facts
         from aldriver.workflow.status import promoted_detector, promoted_potential
 
         source = str(promoted_potential(campaign))
         detector = promoted_detector(campaign)
-        training = read_json(Path(source) / "card.json")
+        training = read_json(Path(source) / "card.json") | campaign_facts(campaign, Path(source).name)
         atoms = atoms or build_systems(open_campaign(campaign).recipe)[-1]
     elif (Path(potential) / "config.json").is_file():
         training = _training(Path(potential))

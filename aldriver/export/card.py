@@ -7,6 +7,7 @@ from typing import Any
 
 from aldriver.core.records import read_json
 from aldriver.core.store import atomic_write
+from aldriver.export.origin import benchmark_lines, data_lines, rights_lines
 from aldriver.potentials.base import Potential
 
 
@@ -32,6 +33,7 @@ def write_card(folder: Path, potential: Potential, result: dict[str, Any], train
         + ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items()),
         "- Units: eV, Å, eV/Å³ (LAMMPS `units metal`)",
         *_training(training),
+        *data_lines(training),
         "",
         "## Run it",
         "",
@@ -55,8 +57,11 @@ def write_card(folder: Path, potential: Potential, result: dict[str, Any], train
         numbers = " | ".join(_number(form[k]) for k in ("max_dE", "max_dF", "max_dS"))
         lines.append(f"| {form['form']} | {form['status'].replace('_', ' ')} | {numbers} |")
     lines += [f"- {f['form']}: {f['reason']}" for f in result["forms"] if f["reason"]]
+    lines += benchmark_lines(training)
     lines += _surrogate(result.get("surrogate"))
-    lines += ["", "## Where it can be trusted", "", *_detector(folder), ""]
+    lines += ["", "## Where it can be trusted", "", *_detector(folder)]
+    made = (folder / "surrogate" / "config.json").is_file()
+    lines += [*rights_lines(potential.family, made), ""]
     atomic_write(folder / "card.md", "\n".join(lines))
 
 

@@ -71,7 +71,8 @@ def export_potential(
         Cell of the comparison run; by default a small one of elements the potential knows.
     training
         Where it comes from, for the card: ``campaign, generation, strategy, parent, e0_shift, n_train, n_valid,
-        validation``; parent and shift are also kept in the saved potential.
+        validation, data_sha256`` (file: sum), ``benchmark`` (property: ``value, reference, unit``); parent and shift
+        are also kept in the saved potential.
     material
         What a native surrogate is distilled from (``surrogate/``); without it there is none.
     on_progress

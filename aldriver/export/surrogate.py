@@ -97,7 +97,7 @@ def distil(
         When LAMMPS cannot fit or run it.
     """
     tell = on_progress or (lambda note, done, total: None)
-    learn, heldout = physical([*material.learn, *_rattled(material.learn[::RATTLED_EVERY])]), physical(material.heldout)
+    learn, heldout = physical([*material.learn, *_rattled(material.learn)]), physical(material.heldout)
     if not learn or not heldout:
         raise InputError("a surrogate needs configurations to learn from and others to be judged by; there are none")
     tolerance, own = _tolerance(parent, material)
@@ -163,7 +163,9 @@ def physical(frames: Sequence[Atoms]) -> list[Atoms]:
 
 
 def _rattled(frames: Sequence[Atoms]) -> list[Atoms]:
-    copies = [atoms.copy() for atoms in frames]
+    """Rattled copies of some frames, drawn at random, so that no regularity of their order matters."""
+    drawn = np.random.default_rng(0).permutation(len(frames))[: len(frames) // RATTLED_EVERY]
+    copies = [frames[int(i)].copy() for i in drawn]
     for seed, atoms in enumerate(copies):
         atoms.rattle(RATTLE_A, seed=seed)
     return copies

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aldriver.core.records import PropertyRecord
-from aldriver.core.store import is_published
+from aldriver.core.records import PropertyRecord, read_json
+from aldriver.core.store import is_published, sha256_file
 from aldriver.workflow.campaign import Campaign, open_campaign
 from aldriver.workflow.stages import seed_for
 from aldriver.workflow.storing import test_frames
@@ -62,6 +62,31 @@ def campaign_material(
         parent_records=_measured(campaign, potential),
         cache=campaign.root / "cache" / "surrogate",
     )
+
+
+def campaign_facts(root: str | Path, fingerprint: str) -> dict[str, Any]:
+    """For the card of a campaign's potential: sums of its data files, and its benchmark beside the reference's."""
+    campaign = open_campaign(root)
+    last, _ = campaign.frontier()
+    for g in range(last, -1, -1):
+        path = campaign.stage(g, "train") / "result.json"
+        if not path.is_file() or read_json(path).get("fingerprint") != fingerprint:
+            continue
+        files = [campaign.stage(g, "train") / name for name in ("train.extxyz", "valid.extxyz")]
+        reference = _values(campaign.stage(0, "reference") / "records.json")
+        found = _values(campaign.stage(g, "benchmark") / "records.json")
+        rows = {
+            name: {"value": value, "unit": unit, "reference": reference.get(name, (None, ""))[0]}
+            for name, (value, unit) in found.items()
+        }
+        return {"data_sha256": {f.name: sha256_file(f) for f in files if f.is_file()}, "benchmark": rows}
+    return {}
+
+
+def _values(path: Path) -> dict[str, tuple[float | None, str]]:
+    """``case/property``: value (None where it did not converge) and unit."""
+    records = read_json(path) if path.is_file() else []
+    return {f"{r['case']}/{r['property']}": (r["value"] if r["converged"] else None, r["unit"]) for r in records}
 
 
 def spread(frames: Sequence[Atoms], count: int, detector: Detector, potential: Potential, seed: int) -> list[Atoms]:

@@ -237,7 +237,7 @@ def test_the_command_distils_from_a_file(eam_fe, tmp_path, capsys):
     from aldriver.cli.main import main
     from aldriver.core.frames import write_frames
 
-    write_frames(tmp_path / "cells.extxyz", cells(160, 6))
+    write_frames(tmp_path / "cells.extxyz", cells(160, 8))
     with pytest.raises(SystemExit) as stopped:
         main(["export", "eam:Fe_mm.eam.fs", str(tmp_path / "a"), "--surrogate"])
     assert stopped.value.code == 2 and "--frames" in capsys.readouterr().err
@@ -250,3 +250,4 @@ def test_the_command_distils_from_a_file(eam_fe, tmp_path, capsys):
     assert pod["status"] == "exported" and result["surrogate"]["tolerance_meV_A"] == 80.0
     card = (tmp_path / "out" / "card.md").read_text()
     assert "## The native surrogate" in card and "times faster" in card
+    assert "## Licence and citation" in card and "J. Comput. Phys. 480" in card

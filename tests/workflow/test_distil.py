@@ -7,6 +7,7 @@ import pytest
 from ase.build import bulk
 
 from aldriver.core.frames import frame_hash, write_frames
+from aldriver.core.records import dumps
 from aldriver.core.store import publish
 from aldriver.workflow import distil
 
@@ -70,3 +71,24 @@ def test_frames_that_stand_for_all_are_spread():
     picked = [a.info["i"] for a in distil.spread(frames, 3, Detector(), None, 7)]
     assert sorted(i % 3 for i in picked) == [0, 1, 2] and 5 not in picked
     assert distil.spread(frames, 30, Detector(), None, 7) == frames
+
+
+def test_facts_of_a_card(frontier):
+    """Sums of the very files, the reference beside each value, nothing that did not converge."""
+    import hashlib
+
+    with publish(frontier.stage(2, "train")) as folder:
+        (folder / "result.json").write_text('{"fingerprint": "abc"}')
+        (folder / "train.extxyz").write_text("data")
+    for generation, stage, value in ((0, "reference", 2.0), (2, "benchmark", 2.5)):
+        records = [
+            {"property": "c11", "case": "bcc-Fe", "value": value, "unit": "GPa", "converged": True},
+            {"property": "c44", "case": "bcc-Fe", "value": value, "unit": "GPa", "converged": generation == 0},
+        ]
+        with publish(frontier.stage(generation, stage)) as folder:
+            (folder / "records.json").write_text(dumps(records))
+    facts = distil.campaign_facts(frontier.root, "abc")
+    assert facts["data_sha256"] == {"train.extxyz": hashlib.sha256(b"data").hexdigest()}
+    assert facts["benchmark"]["bcc-Fe/c11"] == {"value": 2.5, "unit": "GPa", "reference": 2.0}
+    assert facts["benchmark"]["bcc-Fe/c44"]["value"] is None
+    assert distil.campaign_facts(frontier.root, "other") == {}
