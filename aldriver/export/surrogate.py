@@ -39,7 +39,7 @@ CLOSE = 0.8
 set the inner cutoff, and the resolution everywhere else."""
 RATTLED_EVERY, RATTLE_A = 6, 0.12
 """One learnt configuration of so many is also learnt rattled (standard deviation of a coordinate), so that distances
-shorter than those of the configurations are known: below the shortest one learnt, errors grow tenfold."""
+shorter than those of the configurations are known: below the shortest one learnt, errors reach eV/Å."""
 HELD_OUT_EVERY = 4
 """One configuration (or trajectory) of so many is held out, where the caller knows nothing better."""
 
