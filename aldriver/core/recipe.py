@@ -19,6 +19,7 @@ from aldriver.core.presets import LABELS, SUITES
 from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.recipe_detect import Detect
 from aldriver.core.recipe_explore import Explore
+from aldriver.core.recipe_export import Export
 from aldriver.core.recipe_label import Label
 from aldriver.core.recipe_train import Replay, Train
 from aldriver.core.section import Element, Positive, Section
@@ -135,6 +136,7 @@ class Recipe(Section):
     test: TestSet | None = None
     gate: Gate = Gate()
     stop: Stop = Stop()
+    export: Export = Export()
     resources: Resources = Resources()
 
     @field_validator("systems")

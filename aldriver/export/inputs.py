@@ -46,7 +46,7 @@ fix potential all external pf/callback 1 1
 NATIVE = """\
 # The potential is a pair style of LAMMPS itself.
 pair_style {style}
-pair_coeff * * ${{potential}} ${{elements}}
+pair_coeff {coeff}
 
 """
 
@@ -91,6 +91,7 @@ def lammps_input(
     elements: list[str],
     pair_style: str | None = None,
     potential_file: str = "",
+    pair_coeff: str = "* * ${potential} ${elements}",
     ensemble: Ensemble | None = None,
 ) -> str:
     """Input script of an MD run.
@@ -102,13 +103,16 @@ def lammps_input(
     elements
         Default symbols of the atom types.
     pair_style, potential_file
-        Of a potential LAMMPS runs itself; None for one that Python evaluates (``fix external``).
+        Of a potential LAMMPS runs itself; None for one that Python evaluates (``fix external``). The file is the
+        variable `potential` of the script; empty where `pair_coeff` or the style name the files.
+    pair_coeff
+        What follows that command.
     ensemble
         Fixed in the script; None makes it a variable too.
     """
     more = "" if ensemble else f"variable ensemble index nvt      # {' | '.join(FIX)}\n"
     more += RATE if ensemble in (None, "deform") else ""
-    if pair_style is not None:
+    if potential_file:
         more += f"variable potential index {potential_file}\n"
     pressure = PRESSURE if ensemble in (None, "npt", "deform") else ""
     pressure += FLEXIBLE if ensemble in (None, "npt") else ""
@@ -119,7 +123,7 @@ def lammps_input(
         pressure=pressure,
         more=more,
     )
-    text += EXTERNAL if pair_style is None else NATIVE.format(style=pair_style)
+    text += EXTERNAL if pair_style is None else NATIVE.format(style=pair_style, coeff=pair_coeff)
     text += "neighbor 1.0 bin\nneigh_modify every 1 delay 0 check yes\ntimestep ${dt}\n"
     text += "velocity all create ${T} ${seed} mom yes rot no dist gaussian\n\n"
     if ensemble:

@@ -140,6 +140,8 @@ MEANINGS = {
     "stop": "when the campaign ends: at the first rule that holds",
     "stop.generations": "most generations",
     "stop.max_labels": "most labels in all",
+    "export": "what `aldriver export` makes of the promoted potential: [export](export.md)",
+    "export.surrogate": "a fast ML-POD potential fitted to it",
     "resources": "where and how much",
     "resources.categories": "stage: FireWorks category, for workers that take only some stages",
     "resources.device": "where potentials are evaluated and trained",
