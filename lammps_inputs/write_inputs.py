@@ -1,16 +1,19 @@
-"""Writes the templates of this folder from ``aldriver.export.inputs`` (run it after changing those)."""
+"""Writes the templates of this folder (run it after changing what they are made from)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from aldriver.explore.commands import TEMPLATE
 from aldriver.export.inputs import Ensemble, lammps_input
 
 HERE = Path(__file__).resolve().parent
 ENSEMBLES: dict[Ensemble, str] = {
     "nve": "Constant energy (NVE)",
     "nvt": "Constant temperature (NVT, Nosé–Hoover chain)",
+    "langevin": "Constant temperature (NVT, Langevin)",
     "npt": "Constant temperature and pressure (NPT, Martyna–Tobias–Klein)",
+    "deform": "Tension along z at constant lateral pressure",
 }
 
 
@@ -32,6 +35,7 @@ def templates() -> dict[str, str]:
         run="python run_fix_external.py STRUCTURE --potential chgnet:0.3.0 --temperature 600",
         elements=["Fe"],
     )
+    out["in.walker"] = TEMPLATE
     return out
 
 

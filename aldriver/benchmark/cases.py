@@ -5,22 +5,17 @@ What is computed on a crystal is the business of the property modules.
 
 from __future__ import annotations
 
-import math
 import warnings
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
-from ase.data import atomic_numbers, reference_states
 
 from aldriver.core.errors import InputError
-from aldriver.core.recipe import Case
+from aldriver.core.recipe_benchmark import SUPERCELLS, Case, named_case
 
-Lattice = Literal["bcc", "fcc", "diamond"]
-ATOMS_PER_CELL = {"bcc": 2, "fcc": 4, "diamond": 8}
-_SUPERCELLS = {"bcc": (4, 4, 4), "fcc": (3, 3, 3), "diamond": (2, 2, 2)}  # 128, 108 and 64 atoms
 _CRYSTALS = {(229, 2): "bcc", (225, 4): "fcc", (227, 8): "diamond"}  # space group, atoms per conventional cell
 
 
@@ -28,6 +23,16 @@ def conventional_cell(case: Case, a: float | None = None) -> Atoms:
     """Cubic cell of a case with lattice constant `a` (Å; default: where the case starts), without moments."""
     cell = bulk(case.element, case.lattice, a=case.a if a is None else a, cubic=True)
     return Atoms(numbers=cell.numbers, positions=cell.positions, cell=cell.cell, pbc=True)
+
+
+def supercell(case: Case, a: float) -> Atoms:
+    """The perfect supercell of a case, in which its defects are made."""
+    return conventional_cell(case, a).repeat(case.supercell)
+
+
+def slot(case: Case, what: str) -> str:
+    """Name of a relaxation in a case's supercell, the same for every potential: ``bcc-Fe 4x4x4 vacancy``."""
+    return f"{case.name} {'x'.join(str(n) for n in case.supercell)} {what}"
 
 
 def case_by_name(name: str | Path, *, supercell: tuple[int, int, int] | None = None) -> Case:
@@ -47,40 +52,16 @@ def case_by_name(name: str | Path, *, supercell: tuple[int, int, int] | None = N
         When it is neither, or the file does not hold a bcc, fcc or diamond crystal of one element.
     """
     text = str(name)
-    lattice, _, element = text.partition("-")
-    if lattice in get_args(Lattice) and element in atomic_numbers and element != "X":
-        a = _start(element, lattice)
-    elif Path(text).is_file():
+    if Path(text).is_file():
         element, lattice, a = _from_file(Path(text))
+        fields = {"name": f"{lattice}-{element}", "element": element, "lattice": lattice, "a": a,
+                  "supercell": SUPERCELLS[lattice]}  # fmt: skip
     else:
-        raise InputError(
-            f"'{text}': no such crystal. Give LATTICE-ELEMENT with the lattice bcc, fcc or diamond "
-            "(bcc-Fe, fcc-Cu, diamond-Si), or a structure file."
-        )
-    return Case(
-        name=f"{lattice}-{element}",
-        element=element,
-        lattice=cast("Lattice", lattice),
-        a=a,
-        supercell=supercell or _SUPERCELLS[lattice],
-    )
-
-
-def _start(element: str, lattice: str) -> float:
-    """Lattice constant (Å) that keeps the atomic volume of the element's ground state (``ase.data``)."""
-    state: dict[str, Any] = reference_states[atomic_numbers[element]] or {}
-    a, symmetry = state.get("a"), state.get("symmetry")
-    if symmetry == lattice and a:
-        return float(a)
-    if symmetry in ATOMS_PER_CELL and a:
-        volume = a**3 / ATOMS_PER_CELL[symmetry]
-    elif symmetry == "hcp" and a:
-        volume = a**3 * state["c/a"] * math.sqrt(3) / 4
-    else:
-        raise InputError(
-            f"{lattice}-{element}: there is no starting lattice constant for {element}; give a structure file instead"
-        )
-    return float((volume * ATOMS_PER_CELL[lattice]) ** (1 / 3))
+        try:
+            fields = named_case(text)
+        except ValueError as error:
+            raise InputError(f"{error}, or a structure file.") from error
+    return Case.model_validate(fields if supercell is None else fields | {"supercell": supercell})
 
 
 def _from_file(path: Path) -> tuple[str, str, float]:

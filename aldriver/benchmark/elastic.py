@@ -12,10 +12,10 @@ from ase import Atoms
 from ase.units import GPa
 from numpy.typing import ArrayLike, NDArray
 
+from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
-from aldriver.benchmark.measure import Cost, CountingPotential, Value
-from aldriver.benchmark.relax import relax_positions
-from aldriver.core.recipe import Case
+from aldriver.benchmark.measure import Cost, Value
+from aldriver.core.recipe_benchmark import Case
 
 VERSION = 1
 PROPERTIES = {"c11": "GPa", "c12": "GPa", "c44": "GPa", "c_prime": "GPa", "bulk_modulus": "GPa"}
@@ -51,35 +51,37 @@ def strained(cell: Atoms, voigt: ArrayLike) -> Atoms:
     return deformed
 
 
-def stresses(potential: CountingPotential, cells: list[Atoms]) -> tuple[NDArray[np.float64], bool]:
-    """Stress (n, 6) of each cell with its atoms relaxed, GPa, and whether all relaxations converged.
+def stresses(bench: Bench, what: str, cells: list[Atoms]) -> tuple[NDArray[np.float64], bool]:
+    """Stress (n, 6) of each cell with its atoms relaxed, GPa, and whether all relaxations of `what` converged.
 
     Under strain the atoms of bcc and fcc stay on centres of inversion, where no force acts; in diamond a shear sets
     the two sublattices against each other, and they relax (L. Kleinman, Phys. Rev. 128, 2614 (1962)).
     """
-    found = potential.evaluate(cells)
+    found = bench.potential.evaluate(cells)
     rows, converged = [], True
-    for cell, prediction in zip(cells, found, strict=True):
+    for k, (cell, prediction) in enumerate(zip(cells, found, strict=True)):
         if np.linalg.norm(prediction.forces, axis=1).max() > FORCE_TOLERANCE:
-            relaxed = relax_positions(potential, cell, fmax=FORCE_TOLERANCE, max_steps=MAX_STEPS)
+            relaxed = bench.relax(cell, f"{what} {k}", fmax=FORCE_TOLERANCE, max_steps=MAX_STEPS)
             converged = converged and relaxed.converged
-            prediction = potential.evaluate([relaxed.atoms])[0]
+            prediction = bench.potential.evaluate([relaxed.atoms])[0]
         assert prediction.stress is not None
         rows.append(prediction.stress / GPa)
     return np.array(rows), converged
 
 
-def compute(potential: CountingPotential, case: Case, a: float) -> list[Value]:
+def compute(bench: Bench, case: Case, a: float) -> list[Value]:
     """C11, C12, C44, C' = (C11 − C12)/2 and ``bulk_modulus`` = (C11 + 2 C12)/3, GPa.
 
     Strains of ±0.5 and ±1 % and a line through each stress component, as M. de Jong et al., Sci. Data 2, 150009 (2015)
     and N. K. Mohandas et al., J. Phase Equilib. Diffus. (2026), doi:10.1007/s11669-025-01225-z.
     """
     cell = conventional_cell(case, a)
-    with potential.measure() as normal_cost:
-        normal, normal_ok = stresses(potential, [strained(cell, [e, 0, 0, 0, 0, 0]) for e in STRAINS])
-    with potential.measure() as shear_cost:
-        shear, shear_ok = stresses(potential, [strained(cell, [0, 0, 0, e, 0, 0]) for e in STRAINS])
+    stretched = [strained(cell, [e, 0, 0, 0, 0, 0]) for e in STRAINS]
+    sheared = [strained(cell, [0, 0, 0, e, 0, 0]) for e in STRAINS]
+    with bench.measure() as normal_cost:
+        normal, normal_ok = stresses(bench, f"{case.name} normal strain", stretched)
+    with bench.measure() as shear_cost:
+        shear, shear_ok = stresses(bench, f"{case.name} shear strain", sheared)
     along, across = normal[:, 0], normal[:, 1:3].mean(axis=1)
     slopes = {
         "c11": fit_slope(STRAINS, along),

@@ -8,10 +8,11 @@ import numpy as np
 from ase.units import GPa
 from numpy.typing import ArrayLike, NDArray
 
+from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
-from aldriver.benchmark.measure import CountingPotential, Value
+from aldriver.benchmark.measure import Value
 from aldriver.core.errors import AldriverError
-from aldriver.core.recipe import Case
+from aldriver.core.recipe_benchmark import Case
 
 VERSION = 1
 PROPERTIES = {"bulk_modulus_eos": "GPa", "eos_volume": "Å^3/atom"}
@@ -94,11 +95,11 @@ def _fit(v: NDArray[np.float64], e: NDArray[np.float64]) -> tuple[float, float, 
     return volume, float(polynomial(at)), volume * d2v, -1 - volume * d3v / d2v, residual
 
 
-def compute(potential: CountingPotential, case: Case, a: float) -> list[Value]:
+def compute(bench: Bench, case: Case, a: float) -> list[Value]:
     """``bulk_modulus_eos`` (GPa) and ``eos_volume`` (Å³/atom) from 11 volumes within ±6 % of a³, in one batch."""
     cells = [conventional_cell(case, a * ratio ** (1 / 3)) for ratio in VOLUMES]
-    with potential.measure() as cost:
-        found = potential.evaluate(cells, stress=False)
+    with bench.measure() as cost:
+        found = bench.potential.evaluate(cells, stress=False)
     energies = np.array([p.energy / len(c) for p, c in zip(found, cells, strict=True)])
     fit = fit_birch_murnaghan([c.get_volume() / len(c) for c in cells], energies)
     rough = fit.residual / np.ptp(energies) > ROUGHEST

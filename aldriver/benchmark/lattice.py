@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from ase.units import GPa
 
+from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
-from aldriver.benchmark.measure import CountingPotential, Value
-from aldriver.core.recipe import Case
+from aldriver.benchmark.measure import Value
+from aldriver.core.recipe_benchmark import Case
 from aldriver.potentials.base import Potential
 
 VERSION = 1
@@ -61,10 +62,10 @@ def relax_lattice(potential: Potential, case: Case, *, max_steps: int = 40) -> R
     return RelaxedLattice(a=a, stress=stress, error=None, steps=max_steps, converged=False, reason=reason)
 
 
-def compute(potential: CountingPotential, case: Case, *, max_steps: int = 40) -> list[Value]:
+def compute(bench: Bench, case: Case, *, max_steps: int = 40) -> list[Value]:
     """``lattice_constant`` (Å)."""
-    with potential.measure() as cost:
-        found = relax_lattice(potential, case, max_steps=max_steps)
+    with bench.measure() as cost:
+        found = relax_lattice(bench.potential, case, max_steps=max_steps)
     return [
         Value(property="lattice_constant", value=found.a, unit="Å", error=found.error, converged=found.converged,
               reason=found.reason, cost=cost)

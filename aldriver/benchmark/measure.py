@@ -58,7 +58,7 @@ class CountingPotential(Potential):
         self.name, self.family = potential.name, potential.family
         self.elements, self.fingerprint = potential.elements, potential.fingerprint
         self.has_features = potential.has_features
-        self._spent = Cost()
+        self.total = Cost()
 
     def evaluate(
         self,
@@ -89,17 +89,17 @@ class CountingPotential(Potential):
     def measure(self) -> Iterator[Cost]:
         """Cost of the block: the object yielded is filled in when the block ends, however it ends."""
         cost, start = Cost(), time.perf_counter()
-        calls, atom_calls = self._spent.force_calls, self._spent.atom_calls
+        calls, atom_calls = self.total.force_calls, self.total.atom_calls
         try:
             yield cost
         finally:
-            cost.force_calls = self._spent.force_calls - calls
-            cost.atom_calls = self._spent.atom_calls - atom_calls
+            cost.force_calls = self.total.force_calls - calls
+            cost.atom_calls = self.total.atom_calls - atom_calls
             cost.seconds = time.perf_counter() - start
 
     def _count(self, calls: int, atom_calls: int) -> None:
-        self._spent.force_calls += calls
-        self._spent.atom_calls += atom_calls
+        self.total.force_calls += calls
+        self.total.atom_calls += atom_calls
 
 
 class _CountingStepper(Stepper):

@@ -1,7 +1,7 @@
-"""The suite: runs the properties asked for on each case, one after the other, and keeps each in a cache as it is done.
+"""The suite: runs the properties asked for on each case, one after the other, and keeps each as it is done.
 
 A property that fails is a record with its reason; the others go on. How a property is computed is its own module's
-business, what the values mean for a generation is ``gate.py``'s.
+business, where finished work is kept ``store.py``'s, what the values mean for a generation ``gate.py``'s.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from aldriver.benchmark import elastic, eos, lattice, vacancy
+from aldriver.benchmark.bench import Bench, OnRelaxation
 from aldriver.benchmark.cases import conventional_cell
-from aldriver.benchmark.measure import Cost, CountingPotential, Value
+from aldriver.benchmark.measure import Cost, Value
+from aldriver.benchmark.store import Store
 from aldriver.core.errors import StoreError
 from aldriver.core.frames import frame_hash
-from aldriver.core.recipe import Benchmark, Case
-from aldriver.core.records import PropertyRecord, dumps, read_json
-from aldriver.core.store import atomic_write, disk_errors
+from aldriver.core.recipe_benchmark import Benchmark, Case
+from aldriver.core.records import PropertyRecord, jsonable
 from aldriver.potentials.base import Potential
 
 OnRecord = Callable[[PropertyRecord], None]
@@ -28,12 +29,28 @@ OnRecord = Callable[[PropertyRecord], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """A property module as the suite sees it: its version, the values it gives with their units, how it computes."""
+    """A property module as the suite sees it.
+
+    Attributes
+    ----------
+    name, version
+        A change of what is computed asks for another version: records of the old one are not used any more.
+    units
+        Names and units of the values, given the case and the property's block of the suite: also of those that fail.
+    compute
+        ``compute(bench, case)`` for the lattice constant, ``compute(bench, case, a)`` for the others, and
+        ``compute(bench, case, a, options)`` where the property has a block of its own.
+    options
+        Whether it has: the field of :class:`Benchmark` of the same name.
+    supercell
+        Whether the case's supercell matters.
+    """
 
     name: str
     version: int
-    properties: Mapping[str, str]
+    units: Callable[[Case, Any], Mapping[str, str]]
     compute: Callable[..., list[Value]]
+    options: bool = False
     supercell: bool = False
 
     def label(self, case: Case) -> str:
@@ -42,17 +59,19 @@ class Protocol:
         return f"{self.name}/{self.version}{size}"
 
 
-LATTICE = Protocol(name="lattice", version=lattice.VERSION, properties=lattice.PROPERTIES, compute=lattice.compute)
+LATTICE = Protocol(
+    name="lattice", version=lattice.VERSION, units=lambda *_: lattice.PROPERTIES, compute=lattice.compute
+)
 PROTOCOLS = {
     "lattice": LATTICE,
-    "eos": Protocol(name="eos", version=eos.VERSION, properties=eos.PROPERTIES, compute=eos.compute),
+    "eos": Protocol(name="eos", version=eos.VERSION, units=lambda *_: eos.PROPERTIES, compute=eos.compute),
     "elastic": Protocol(
-        name="elastic", version=elastic.VERSION, properties=elastic.PROPERTIES, compute=elastic.compute
+        name="elastic", version=elastic.VERSION, units=lambda *_: elastic.PROPERTIES, compute=elastic.compute
     ),
     "vacancy": Protocol(
         name="vacancy",
         version=vacancy.VERSION,
-        properties=vacancy.PROPERTIES,
+        units=lambda *_: vacancy.PROPERTIES,
         compute=vacancy.compute,
         supercell=True,
     ),
@@ -65,6 +84,9 @@ def run_suite(
     *,
     cache_dir: Path | None,
     on_record: OnRecord | None = None,
+    on_relaxation: OnRelaxation = lambda done, total, slot: None,
+    worker: int = 0,
+    workers: int = 1,
 ) -> list[PropertyRecord]:
     """Benchmark a potential.
 
@@ -74,11 +96,13 @@ def run_suite(
         Cases and properties; the lattice constant every other property needs is computed once per case, whether asked
         for or not.
     cache_dir
-        Where finished properties are kept, one file each, under the potential's fingerprint, the hash of the structure
-        and the protocol's version; None keeps nothing. What it holds is not computed again (the records then tell what
-        they took when they were computed). Properties that raised an error are not kept.
-    on_record
-        Called with each record as soon as it is there.
+        Where finished properties and relaxations are kept (:class:`~aldriver.benchmark.store.Store`); None keeps
+        nothing. What it holds is not computed again (the records then tell what they took when they were computed).
+        Properties that raised an error are not kept.
+    on_record, on_relaxation
+        Called with each record as soon as it is there, and after each relaxation of a property.
+    worker, workers
+        Which of how many workers on the same `cache_dir` this is: they never make the same relaxation.
 
     Returns
     -------
@@ -91,16 +115,18 @@ def run_suite(
     InputError
         When the potential does not know an element of a case.
     StoreError
-        When the cache cannot be written.
+        When the store cannot be written.
     """
     potential.check_elements([conventional_cell(case) for case in settings.cases])
-    counting = CountingPotential(potential)
+    store = None if cache_dir is None else Store(cache_dir)
+    bench = Bench(potential, store=store, worker=worker, workers=workers, on_relaxation=on_relaxation)
     records: list[PropertyRecord] = []
     for case in settings.cases:
-        start = _run(LATTICE, counting, case, cache_dir)
+        start = _run(LATTICE, bench, case, ())
         for name in settings.properties:
             protocol = PROTOCOLS[name]
-            found = start if protocol is LATTICE else _run_from(start[0], protocol, counting, case, cache_dir)
+            options = (getattr(settings, name),) if protocol.options else ()
+            found = start if protocol is LATTICE else _run_from(start[0], protocol, bench, case, options)
             records += found
             if on_record is not None:
                 for record in found:
@@ -108,61 +134,59 @@ def run_suite(
     return records
 
 
+def units(settings: Benchmark) -> dict[tuple[str, str], str]:
+    """Unit of each value a suite gives, by case and property."""
+    return {
+        (case.name, value): unit
+        for case in settings.cases
+        for name in settings.properties
+        for value, unit in PROTOCOLS[name].units(case, getattr(settings, name, None)).items()
+    }
+
+
 def _run_from(
-    start: PropertyRecord, protocol: Protocol, potential: CountingPotential, case: Case, cache_dir: Path | None
+    start: PropertyRecord, protocol: Protocol, bench: Bench, case: Case, options: tuple[Any, ...]
 ) -> list[PropertyRecord]:
     """Run a protocol at the relaxed lattice constant, if there is one."""
     if start.value is None or not start.converged:
-        return _without(protocol, case, f"needs the lattice constant, which is missing: {start.reason}")
-    return _run(protocol, potential, case, cache_dir, start.value)
+        return _without(protocol, case, options, f"needs the lattice constant, which is missing: {start.reason}")
+    return _run(protocol, bench, case, options, start.value)
 
 
 def _run(
-    protocol: Protocol, potential: CountingPotential, case: Case, cache_dir: Path | None, *arguments: float
+    protocol: Protocol, bench: Bench, case: Case, options: tuple[Any, ...], *lattice_constant: float
 ) -> list[PropertyRecord]:
-    path = None if cache_dir is None else _cache_path(cache_dir, protocol, potential, case, arguments)
-    kept = _kept(path, protocol)
+    key = _key(protocol, bench, case, options, lattice_constant)
+    kept = bench.store.records(key) if bench.store is not None else None
     if kept is not None:
         return kept
-    with potential.measure() as spent:
+    with bench.measure() as spent:
         try:
-            values = protocol.compute(potential, case, *arguments)
+            values = protocol.compute(bench, case, *lattice_constant, *options)
+        except StoreError:
+            raise
         except Exception as error:
             values = None
             reason = _sentence(error)
     if values is None:
-        return _without(protocol, case, reason, spent)
+        return _without(protocol, case, options, reason, spent)
     records = [_record(value, case, protocol) for value in values]
-    if path is not None:
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, dumps(records))
+    if bench.store is not None:
+        bench.store.keep_records(key, bench.potential.fingerprint, records)
     return records
 
 
-def _cache_path(
-    cache_dir: Path, protocol: Protocol, potential: Potential, case: Case, arguments: tuple[float, ...]
-) -> Path:
-    cell = conventional_cell(case, *arguments)
-    key: dict[str, Any] = {
-        "potential": potential.fingerprint,
+def _key(
+    protocol: Protocol, bench: Bench, case: Case, options: tuple[Any, ...], lattice_constant: tuple[float, ...]
+) -> str:
+    content = {
+        "potential": bench.potential.fingerprint,
         "protocol": protocol.label(case),
-        "structure": frame_hash(cell),
+        "structure": frame_hash(conventional_cell(case, *lattice_constant)),
         "case": case.name,
+        "options": [jsonable(o.model_dump(mode="json")) for o in options],
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return Path(cache_dir) / potential.fingerprint / f"{case.name}-{protocol.name}-{digest}.json"
-
-
-def _kept(path: Path | None, protocol: Protocol) -> list[PropertyRecord] | None:
-    """Records of an earlier run; a damaged file counts as none."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        records = [PropertyRecord(**fields) for fields in read_json(path)]
-    except (StoreError, TypeError):
-        return None
-    return records if {r.property for r in records} == set(protocol.properties) else None
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _record(value: Value, case: Case, protocol: Protocol) -> PropertyRecord:
@@ -181,7 +205,9 @@ def _record(value: Value, case: Case, protocol: Protocol) -> PropertyRecord:
     )
 
 
-def _without(protocol: Protocol, case: Case, reason: str, cost: Cost | None = None) -> list[PropertyRecord]:
+def _without(
+    protocol: Protocol, case: Case, options: tuple[Any, ...], reason: str, cost: Cost | None = None
+) -> list[PropertyRecord]:
     """A record without a value for each property of a protocol."""
     return [
         _record(
@@ -189,7 +215,7 @@ def _without(protocol: Protocol, case: Case, reason: str, cost: Cost | None = No
             case,
             protocol,
         )
-        for name, unit in protocol.properties.items()
+        for name, unit in protocol.units(case, *(options or (None,))).items()
     ]
 
 

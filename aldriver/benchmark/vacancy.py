@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aldriver.benchmark.cases import conventional_cell
-from aldriver.benchmark.measure import CountingPotential, Value
-from aldriver.benchmark.relax import OptimizerName, Relaxation, relax_positions
-from aldriver.core.recipe import Case
-from aldriver.potentials.base import Potential
+from aldriver.benchmark.bench import Bench
+from aldriver.benchmark.cases import slot, supercell
+from aldriver.benchmark.measure import Value
+from aldriver.benchmark.relax import OptimizerName, Relaxation
+from aldriver.core.recipe_benchmark import Case
 
 VERSION = 1
 PROPERTIES = {"vacancy_formation_energy": "eV"}
@@ -28,7 +28,7 @@ class Vacancy:
 
 
 def vacancy_formation(
-    potential: Potential,
+    bench: Bench,
     case: Case,
     a: float,
     *,
@@ -41,21 +41,21 @@ def vacancy_formation(
     N. K. Mohandas et al., doi:10.1007/s11669-025-01225-z, Eq. 1. In diamond the neighbours of a vacancy pair up, which
     symmetric starting positions would forbid: there they are displaced at random (reproducibly) by 0.02 Å.
     """
-    perfect = conventional_cell(case, a).repeat(case.supercell)
+    perfect = supercell(case, a)
     n = len(perfect)
-    bulk_energy = potential.evaluate([perfect], stress=False)[0].energy
+    bulk_energy = bench.energy(perfect, slot(case, "perfect"))
     defective = perfect.copy()
     del defective[0]
     if case.lattice == "diamond":
         defective.rattle(stdev=RATTLE, seed=0)
-    relaxed = relax_positions(potential, defective, fmax=fmax, max_steps=max_steps, optimizer=optimizer)
+    relaxed = bench.relax(defective, slot(case, "vacancy"), fmax=fmax, max_steps=max_steps, optimizer=optimizer)
     return Vacancy(energy=relaxed.energy - (n - 1) / n * bulk_energy, n_sites=n, relaxation=relaxed)
 
 
-def compute(potential: CountingPotential, case: Case, a: float) -> list[Value]:
+def compute(bench: Bench, case: Case, a: float) -> list[Value]:
     """``vacancy_formation_energy`` (eV); its error is what the last relaxation step gained."""
-    with potential.measure() as cost:
-        found = vacancy_formation(potential, case, a)
+    with bench.measure() as cost:
+        found = vacancy_formation(bench, case, a)
     left = found.relaxation
     reason = f"the relaxation stopped after {left.steps} steps with {left.fmax * 1e3:.0f} meV/Å left"
     return [

@@ -1,49 +1,59 @@
-"""``aldriver benchmark``: the standard property suite on one potential."""
+"""``aldriver benchmark``: a property suite on one potential."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from aldriver.cli.common import Device, Json, console, emit, number, progress
 from aldriver.core.errors import InputError
 
-ALL = ("lattice", "eos", "elastic", "vacancy")
-DEFAULT = ",".join(ALL)
-
 
 def benchmark(
     potential: Annotated[str, typer.Argument(help="chgnet:0.3.0, eam:FILE or a saved directory.")],
     structure: Annotated[
-        list[str], typer.Option("--structure", help="e.g. bcc-Fe, fcc-Cu, diamond-Si, or a file; may be repeated.")
-    ],
-    properties: Annotated[str, typer.Option("--properties", help=f"Comma-separated; default: {DEFAULT}.")] = DEFAULT,
+        list[str] | None,
+        typer.Option("--structure", help="e.g. bcc-Fe, fcc-Cu, diamond-Si, or a file; may be repeated."),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option("--suite", help="quick, ... (recipes/suites), or a YAML file with cases and properties."),
+    ] = None,
+    properties: Annotated[
+        str | None, typer.Option("--properties", help="Comma-separated; default: those of the suite.")
+    ] = None,
     supercell: Annotated[
         str | None,
-        typer.Option("--supercell", help="For the vacancy; default: bcc 4x4x4 (128 atoms), fcc 3x3x3, diamond 2x2x2."),
+        typer.Option("--supercell", help="For defects; default: bcc 4x4x4 (128 atoms), fcc 3x3x3, diamond 2x2x2."),
     ] = None,
-    cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps finished properties.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Folder that keeps finished relaxations: a run that was killed goes on."),
+    ] = None,
     json_to: Json = None,
     device: Device = "cpu",
 ) -> None:
-    """Lattice constant, E-V curve, elastic constants and vacancy formation energy of POTENTIAL."""
-    wanted = [p.strip() for p in properties.split(",") if p.strip()]
-    unknown = sorted(set(wanted) - set(ALL))
-    if unknown or not wanted:
-        raise InputError(f"--properties: unknown {', '.join(unknown) or '(none given)'}; allowed: {', '.join(ALL)}")
-    from aldriver.benchmark.cases import case_by_name
-    from aldriver.core.recipe import Benchmark
-
-    cases = [case_by_name(name, supercell=_supercell(supercell)) for name in structure]
-    settings = Benchmark.model_validate({"properties": wanted, "cases": [c.model_dump() for c in cases]})
+    """Benchmark POTENTIAL on a suite, or on the crystals given."""
+    settings = _settings(suite, structure or [], properties, _supercell(supercell))
     from aldriver.benchmark.suite import run_suite
     from aldriver.potentials import load
 
     loaded = load(potential, device=device)
     with progress(f"Benchmark of {loaded.name}") as advance:
-        records = run_suite(loaded, settings, cache_dir=cache, on_record=lambda r: advance(note=r.property))
+
+        def relaxed(done: int, total: int, slot: str) -> None:
+            advance(note=slot, n=0)
+            advance.to(done, total)
+
+        records = run_suite(
+            loaded,
+            settings,
+            cache_dir=cache,
+            on_record=lambda r: advance(note=f"{r.property} of {r.case}", n=0),
+            on_relaxation=relaxed,
+        )
     result = {"potential": loaded.name, "fingerprint": loaded.fingerprint, "records": records}
     if not emit(result, json_to):
         from rich.table import Table
@@ -56,6 +66,31 @@ def benchmark(
         console.print(table)
     if any(r.value is None or not r.converged for r in records):
         raise typer.Exit(1)
+
+
+def _settings(
+    suite: str | None, structures: list[str], properties: str | None, supercell: tuple[int, int, int] | None
+) -> Any:
+    """The suite with what the command line changes in it."""
+    from aldriver.benchmark.cases import case_by_name
+    from aldriver.core.recipe import load_suite
+    from aldriver.core.recipe_benchmark import Benchmark, property_names
+
+    if suite is None and not structures:
+        raise InputError("say what to benchmark: --suite NAME, or --structure bcc-Fe (fcc-Cu, diamond-Si, a file)")
+    base: dict[str, Any] = {} if suite is None else load_suite(suite).model_dump()
+    if structures:
+        base["cases"] = [case_by_name(name, supercell=supercell).model_dump() for name in structures]
+    elif supercell is not None:
+        base["cases"] = [case | {"supercell": supercell} for case in base["cases"]]
+    if properties is not None:
+        wanted = [p.strip() for p in properties.split(",") if p.strip()]
+        unknown = sorted(set(wanted) - set(property_names()))
+        if unknown or not wanted:
+            allowed = ", ".join(property_names())
+            raise InputError(f"--properties: unknown {', '.join(unknown) or '(none given)'}; allowed: {allowed}")
+        base["properties"] = wanted
+    return Benchmark.model_validate(base)
 
 
 def _supercell(text: str | None) -> tuple[int, int, int] | None:

@@ -21,6 +21,7 @@ from aldriver.cli import (
     evaluate,
     export,
     label,
+    monitor,
     queue,
     report,
     schema,
@@ -54,6 +55,7 @@ app.command("doctor")(doctor.doctor)
 app.command("schema")(schema.schema)
 app.add_typer(label.app, name="label")
 app.add_typer(detector.app, name="detector")
+app.add_typer(monitor.app, name="monitor")
 app.add_typer(db.app, name="db")
 app.add_typer(queue.app, name="queue")
 

@@ -15,7 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from aldriver.core.errors import InputError
+from aldriver.core.presets import LABELS, SUITES
+from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.recipe_detect import Detect
+from aldriver.core.recipe_explore import Explore
+from aldriver.core.recipe_export import Export
 from aldriver.core.recipe_label import Label
 from aldriver.core.recipe_train import Replay, Train
 from aldriver.core.section import Element, Positive, Section
@@ -43,6 +47,11 @@ class System(Section):
     file: Path | None = Field(default=None, description="structure file (anything ASE reads); relative to the recipe")
     bulk: Bulk | None = None
     supercell: tuple[int, int, int] = (1, 1, 1)
+    periodic: tuple[bool, bool, bool] = Field(
+        default=(True, True, True),
+        description="`false` opens a direction in MD (slabs: `[true, true, false]`); for label engines that know "
+        "open directions, `calculator` and `ase`. DFT in plane waves takes a periodic cell with vacuum",
+    )
     vacancies: int = Field(default=0, ge=0)
     solutes: dict[Element, int] = Field(default_factory=dict, description="element: number of substituted sites")
 
@@ -52,73 +61,11 @@ class System(Section):
             raise ValueError("give either `file` or `bulk`, not both and not neither")
         if min(self.supercell) < 1:
             raise ValueError("supercell repeats must be at least 1")
+        if any(n > 1 for n, p in zip(self.supercell, self.periodic, strict=True) if not p):
+            raise ValueError("a direction that is not periodic cannot be repeated (supercell)")
         if any(n < 1 for n in self.solutes.values()):
             raise ValueError("each solute needs a count of at least 1")
         return self
-
-
-class Health(Section):
-    """Limits outside which a walker has left physics (it ends there; the frames before are kept)."""
-
-    max_temperature_K: Positive = 10000.0
-    min_distance: Positive = Field(
-        default=0.6, description="shortest distance, as a fraction of the covalent-radii sum"
-    )
-    max_energy_jump_eV_atom: Positive = Field(default=1.0, description="jump of the potential energy between samples")
-    max_force_eV_A: Positive = 100.0
-
-
-class Explore(Section):
-    """MD with the current potential: one walker per system × temperature × strain."""
-
-    engine: Literal["lammps", "ase"] = "lammps"
-    ensemble: Literal["nve", "nvt", "npt"] = "nvt"
-    temperatures_K: list[Positive] = Field(default=[300.0], min_length=1)
-    pressure_GPa: float = 0.0
-    flexible: Literal["iso", "aniso", "tri"] = Field(
-        default="iso", description="npt: the volume, the three lengths, or the whole cell may move"
-    )
-    strains: list[Annotated[float, Field(gt=-0.3, lt=0.5)]] = Field(
-        default=[0.0], min_length=1, description="isotropic strains of the starting cell"
-    )
-    rattle_A: Annotated[float, Field(ge=0, le=0.5)] = Field(default=0.0, description="random displacement of the start")
-    steps: int = Field(default=1000, ge=1)
-    timestep_fs: Annotated[float, Field(gt=0, le=10)] = 1.0
-    sample_every: int = Field(default=10, ge=1, description="steps between scored frames")
-    continue_walkers: bool = Field(default=True, description="start from the last frame of the previous generation")
-    health: Health = Health()
-
-    @model_validator(mode="after")
-    def _samples(self) -> Explore:
-        if self.sample_every > self.steps:
-            raise ValueError(
-                f"sample_every ({self.sample_every}) is larger than steps ({self.steps}): no frame is seen"
-            )
-        return self
-
-
-class Case(Section):
-    """A crystal to benchmark."""
-
-    name: str
-    element: Element
-    lattice: Literal["bcc", "fcc", "diamond"]
-    a: Positive = Field(description="where the relaxation starts, Å")
-    supercell: tuple[int, int, int] = Field(default=(3, 3, 3), description="of the conventional cell, for the vacancy")
-
-
-Property = Literal["lattice", "eos", "elastic", "vacancy"]
-
-
-class Benchmark(Section):
-    """The suite each generation must pass."""
-
-    properties: list[Property] = Field(default=["lattice", "eos", "elastic", "vacancy"], min_length=1)
-    cases: list[Case] = Field(min_length=1)
-    reference: dict[str, dict[str, float]] = Field(
-        default_factory=dict,
-        description="case: {property: value}; empty = computed with the label's reference potential",
-    )
 
 
 class TestSet(Section):
@@ -189,6 +136,7 @@ class Recipe(Section):
     test: TestSet | None = None
     gate: Gate = Gate()
     stop: Stop = Stop()
+    export: Export = Export()
     resources: Resources = Resources()
 
     @field_validator("systems")
@@ -206,6 +154,16 @@ class Recipe(Section):
             raise ValueError(
                 "test.temperatures_K runs MD with the reference itself, which needs label.engine 'calculator'; "
                 "give test.file with labelled frames instead"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_know_open_directions(self) -> Recipe:
+        opened = [s.name for s in self.systems if not all(s.periodic)]
+        if opened and self.label.engine not in ("calculator", "ase"):
+            raise ValueError(
+                f"system '{opened[0]}' is not periodic in all directions, which label.engine '{self.label.engine}' "
+                "does not know; leave `periodic` out and give the cell enough vacuum"
             )
         return self
 
@@ -238,19 +196,11 @@ def load_recipe(path: str | Path) -> Recipe:
             f"{path}: a recipe is a mapping of keys (name, systems, potential, ...); see `aldriver schema`"
         )
     try:
-        recipe = Recipe.model_validate(_preset_beside(data, path))
+        recipe = Recipe.model_validate(SUITES.beside(LABELS.beside(data, path), path))
     except ValidationError as error:
         problems = [_explain(path, lines, data, e) for e in error.errors()]
         raise InputError("\n".join(problems)) from error
     return _resolve_files(recipe, path, lines)
-
-
-def _preset_beside(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A preset that is a file lies where the recipe says, seen from the recipe."""
-    label = data.get("label")
-    if not isinstance(label, dict) or not str(label.get("preset")).endswith((".yaml", ".yml")):
-        return data
-    return data | {"label": label | {"preset": str(path.resolve().parent / Path(label["preset"]).expanduser())}}
 
 
 def load_label(path: str | Path) -> Label:
@@ -269,8 +219,8 @@ def load_label(path: str | Path) -> Label:
         raise InputError(f"{path}: a label block is a mapping of keys (engine, limits, ...): docs/recipe.md")
     try:
         if set(data) == {"label"}:
-            return _LabelFile.model_validate(_preset_beside(data, path)).label
-        return Label.model_validate(_preset_beside({"label": data}, path)["label"])
+            return _LabelFile.model_validate(LABELS.beside(data, path)).label
+        return Label.model_validate(LABELS.beside({"label": data}, path)["label"])
     except ValidationError as error:
         model = _LabelFile if set(data) == {"label"} else Label
         problems = [_explain(path, lines, data, e, model) for e in error.errors()]
@@ -281,6 +231,33 @@ class _LabelFile(Section):
     """A file that holds ``label:`` and nothing else."""
 
     label: Label
+
+
+def load_suite(name: str | Path) -> Benchmark:
+    """A suite by its name, or the ``benchmark`` block that stands in a file of its own.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_recipe`.
+    """
+    if Path(name).suffix not in (".yaml", ".yml"):
+        SUITES.load(str(name))  # says which there are
+        name = SUITES.where() / f"{name}.yaml"
+    data, lines = load_yaml(name)
+    wrapped = isinstance(data, dict) and set(data) == {"benchmark"}
+    try:
+        return _SuiteFile.model_validate(data).benchmark if wrapped else Benchmark.model_validate(data)
+    except ValidationError as error:
+        model = _SuiteFile if wrapped else Benchmark
+        problems = [_explain(Path(name), lines, data, e, model) for e in error.errors()]
+        raise InputError("\n".join(problems)) from error
+
+
+class _SuiteFile(Section):
+    """A file that holds ``benchmark:`` and nothing else."""
+
+    benchmark: Benchmark
 
 
 def load_train(path: str | Path) -> Train:
@@ -334,6 +311,10 @@ def _resolve_files(recipe: Recipe, path: Path, lines: dict[Location, int]) -> Re
         if not file.is_file():
             raise InputError(f"{path}, line {line_of(lines, ('test', 'file'))}: test.file: {file} does not exist")
         update["test"] = recipe.test.model_copy(update={"file": file})
+    if recipe.explore.lammps_input is not None:
+        where: Location = ("explore", "lammps_input")
+        file = _existing(path, lines, base, where, recipe.explore.lammps_input)
+        update["explore"] = recipe.explore.model_copy(update={"lammps_input": file})
     update["train"] = _resolve_train(recipe.train, path, lines, ("train",))
     return recipe.model_copy(update=update)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from aldriver.core.label_presets import with_preset
+from aldriver.core.presets import LABELS
 from aldriver.core.recipe_engines import GRID, SPACING, VERSION, Ase, Cp2k, Gpaw, Grid
 from aldriver.core.section import Element, Positive, Section
 
@@ -175,7 +175,7 @@ class Label(Section):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, data: Any) -> Any:
-        return with_preset(data) if isinstance(data, Mapping) and data.get("preset") else data
+        return LABELS.complete(data) if isinstance(data, Mapping) and data.get("preset") else data
 
     @model_validator(mode="after")
     def _settings(self) -> Label:

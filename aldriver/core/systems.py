@@ -38,7 +38,7 @@ def build_system(spec: System, *, seed: int = 0) -> Atoms:
     else:
         atoms = crystal(spec.bulk)  # type: ignore[arg-type]
     atoms = atoms.repeat(spec.supercell)
-    atoms.pbc = True
+    atoms.pbc = spec.periodic
     wanted = sum(spec.solutes.values()) + spec.vacancies
     if wanted >= len(atoms):
         raise InputError(f"system '{spec.name}': {wanted} vacancies and solutes do not fit into {len(atoms)} sites")

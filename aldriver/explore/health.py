@@ -15,7 +15,9 @@ from ase.data import chemical_symbols, covalent_radii
 
 from aldriver.potentials.base import Prediction
 
-ReasonCode = Literal["completed", "hot", "too_close", "not_finite", "energy_jump", "lost_atoms", "force", "error"]
+ReasonCode = Literal[
+    "completed", "hot", "too_close", "not_finite", "energy_jump", "lost_atoms", "force", "guard", "error"
+]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ Integrating is the engines' business, scoring the detector's, and storing the re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,9 @@ from ase import Atoms
 
 from aldriver.core.errors import InputError
 from aldriver.core.frames import frame_hash, with_labels
-from aldriver.explore.engine import Engine, RunStopped, Sample
+from aldriver.explore.checkpoint import Checkpoint, Scored, walk_key
+from aldriver.explore.commands import check_open_directions
+from aldriver.explore.engine import Engine, Guard, RunStopped, Sample, State
 from aldriver.explore.health import HealthLimits, Reason, check, temperature
 from aldriver.explore.perturb import rescale, thermalise
 from aldriver.explore.protocol import MDProtocol
@@ -43,6 +46,8 @@ class WalkerResult:
         Reason code (``completed``, ``hot``, ``too_close``, ...) and a sentence.
     steps_done
         Steps integrated, including those after the last healthy frame.
+    swaps
+        Attempted and accepted swaps of atoms.
     last
         Last healthy frame with its momenta (the start if there was none): where the next walker goes on.
     seconds
@@ -56,6 +61,7 @@ class WalkerResult:
     steps_done: int
     last: Atoms
     seconds: float
+    swaps: tuple[int, int] = (0, 0)
 
 
 def run_walker(
@@ -68,14 +74,19 @@ def run_walker(
     scorer: Scorer | None = None,
     on_sample: OnSample | None = None,
     group: str | None = None,
+    guard: Guard | None = None,
+    out: Path | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 10,
 ) -> WalkerResult:
     """Run one walker until its steps are done or it leaves physics.
 
     Parameters
     ----------
     atoms
-        Where it starts: a cell periodic in three directions, in any orientation. Momenta it carries are used (scaled
-        to the target first if ``protocol.rescale``); without, Maxwell–Boltzmann velocities are drawn from
+        Where it starts: a cell in any orientation; cell vectors of directions that are not periodic are perpendicular
+        to the others, and an atom that leaves the cell there ends the walk. Momenta it carries are used (scaled to
+        the target first if ``protocol.rescale``); without, Maxwell–Boltzmann velocities are drawn from
         ``protocol.seed``, with zero total momentum.
     engine
         ``lammps`` or ``ase``.
@@ -88,17 +99,35 @@ def run_walker(
         Called after scoring, for progress.
     group
         Name of the trajectory in each frame's ``info``; default: that of `atoms`, or ``walker``.
+    guard
+        Looks at the run every so many steps and may end it (reason ``guard``).
+    out
+        Folder for LAMMPS' log and dump.
+    checkpoint, checkpoint_every
+        Folder in which the walker is kept every so many samples. A walker that finds itself there goes on exactly
+        where it was saved; the folder is the caller's to remove once the result is stored.
 
     Raises
     ------
     InputError
-        When the cell is not periodic, is constrained, holds unknown elements, or the engine cannot run the protocol.
+        When the cell is not one for MD, is constrained, holds unknown elements, or the engine cannot run the protocol.
+    StoreError
+        When a checkpoint cannot be written.
     """
     began = time.perf_counter()
-    samples = _engine(engine)
+    samples, limits = _engine(engine), health or HealthLimits()
+    if out is None and (protocol.dump_every or protocol.thermo_every):
+        raise InputError("dump_every and thermo_every need a folder to write into (out)")
     start = _prepare(potential, atoms, protocol)
-    walk = _Walk(start, health or HealthLimits(), scorer, on_sample, group or str(start.info.get("group", "walker")))
-    reason = walk.follow(samples, potential, protocol, features=scorer is not None)
+    walk = _Walk(start, limits, scorer, on_sample, group or str(start.info.get("group", "walker")))
+    if checkpoint is not None:
+        key = walk_key(potential, start, protocol, engine, limits)
+        began -= walk.resume(Checkpoint(checkpoint, key), checkpoint_every)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"features": scorer is not None, "guard": guard, "state": walk.state, "out": out}
+    walk.began = began
+    reason = walk.follow(samples(potential, start, protocol, **options))
     return WalkerResult(
         frames=walk.frames,
         scores=walk.scores,
@@ -107,6 +136,7 @@ def run_walker(
         steps_done=walk.step,
         last=walk.last,
         seconds=time.perf_counter() - began,
+        swaps=walk.swaps,
     )
 
 
@@ -123,13 +153,30 @@ class _Walk:
     scores: list[dict[str, float]] = field(default_factory=list)
     step: int = 0
     energy: float | None = None
+    swaps: tuple[int, int] = (0, 0)
+    state: State | None = None
+    checkpoint: Checkpoint | None = None
+    checkpoint_every: int = 1
+    unsaved: list[Scored] = field(default_factory=list)
+    began: float = 0.0
 
     def __post_init__(self) -> None:
         self.last = self.start
 
-    def follow(self, engine: Engine, potential: Potential, protocol: MDProtocol, *, features: bool) -> Reason:
+    def resume(self, checkpoint: Checkpoint, every: int) -> float:
+        """Go on from a checkpoint, and keep it from now on; returns the seconds spent before."""
+        self.checkpoint, self.checkpoint_every = checkpoint, every
+        found = checkpoint.load(self.start)
+        if found is None:
+            return 0.0
+        for sample, scores in found.samples:
+            self._keep(sample, scores)
+        self.state, self.unsaved = found.state, []
+        return found.seconds
+
+    def follow(self, samples: Generator[Sample, None, None]) -> Reason:
         """Take samples until the run or the walker's health ends."""
-        with closing(engine(potential, self.start, protocol, features=features)) as run:
+        with closing(samples) as run:
             while True:
                 sample = self._next(run)
                 reason = sample if isinstance(sample, Reason) else self._take(sample)
@@ -162,13 +209,23 @@ class _Walk:
             scores = dict(self.scorer(atoms, prediction)) if self.scorer is not None else {}
         except Exception as error:
             return Reason("error", f"scoring step {sample.step} failed: {type(error).__name__}: {error}")
+        frame = self._keep(sample, scores)
+        if self.on_sample is not None:
+            self.on_sample(frame, scores)
+        if self.checkpoint is not None and len(self.unsaved) >= self.checkpoint_every:
+            self.checkpoint.save(sample.save(), self.unsaved, time.perf_counter() - self.began)
+            self.unsaved = []
+        return None
+
+    def _keep(self, sample: Sample, scores: dict[str, float]) -> Atoms:
         frame = _frame(sample, self.group, scores)
+        self.step, self.energy, self.swaps = sample.step, sample.prediction.energy, sample.swaps
         self.frames.append(frame)
         self.scores.append(scores)
         self.last = frame.copy()
-        if self.on_sample is not None:
-            self.on_sample(frame, scores)
-        return None
+        if self.checkpoint is not None:
+            self.unsaved.append((sample, scores))
+        return frame
 
 
 def _frame(sample: Sample, group: str, scores: dict[str, float]) -> Atoms:
@@ -195,11 +252,12 @@ def _frame(sample: Sample, group: str, scores: dict[str, float]) -> Atoms:
 def _prepare(potential: Potential, atoms: Atoms, protocol: MDProtocol) -> Atoms:
     if len(atoms) == 0:
         raise InputError("a walker needs at least one atom")
-    if atoms.cell.rank < 3 or not all(atoms.pbc):
+    if atoms.cell.rank < 3:
         raise InputError(
-            f"{atoms.get_chemical_formula()}: a walker needs a cell periodic in three directions "
-            f"(pbc is {[bool(p) for p in atoms.pbc]}); put vacuum into a periodic cell instead"
+            f"{atoms.get_chemical_formula()}: a walker needs a cell with three vectors, also along directions that "
+            "are not periodic: there it is the room the atoms have (atoms.center(vacuum=10, axis=2))"
         )
+    check_open_directions(atoms)
     if atoms.constraints:
         raise InputError(f"{atoms.get_chemical_formula()}: constraints are not supported in MD; remove them")
     potential.check_elements([atoms])

@@ -7,6 +7,7 @@ from typing import Any
 
 from aldriver.core.records import read_json
 from aldriver.core.store import atomic_write
+from aldriver.export.origin import benchmark_lines, data_lines, rights_lines
 from aldriver.potentials.base import Potential
 
 
@@ -32,6 +33,7 @@ def write_card(folder: Path, potential: Potential, result: dict[str, Any], train
         + ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items()),
         "- Units: eV, Å, eV/Å³ (LAMMPS `units metal`)",
         *_training(training),
+        *data_lines(training),
         "",
         "## Run it",
         "",
@@ -53,9 +55,13 @@ def write_card(folder: Path, potential: Potential, result: dict[str, Any], train
     ]
     for form in result["forms"]:
         numbers = " | ".join(_number(form[k]) for k in ("max_dE", "max_dF", "max_dS"))
-        lines.append(f"| {form['form']} | {form['status']} | {numbers} |")
+        lines.append(f"| {form['form']} | {form['status'].replace('_', ' ')} | {numbers} |")
     lines += [f"- {f['form']}: {f['reason']}" for f in result["forms"] if f["reason"]]
-    lines += ["", "## Where it can be trusted", "", *_detector(folder), ""]
+    lines += benchmark_lines(training)
+    lines += _surrogate(result.get("surrogate"))
+    lines += ["", "## Where it can be trusted", "", *_detector(folder)]
+    made = (folder / "surrogate" / "config.json").is_file()
+    lines += [*rights_lines(potential.family, made), ""]
     atomic_write(folder / "card.md", "\n".join(lines))
 
 
@@ -102,6 +108,50 @@ def _training(training: dict[str, Any]) -> list[str]:
         shift = ", ".join(f"{element} {value:+.3f}" for element, value in training["e0_shift"].items())
         lines.append(f"- Energies are on the parent's scale: reference + {shift} eV/atom")
     return lines
+
+
+def _surrogate(report: dict[str, Any] | None) -> list[str]:
+    """What was measured of the native surrogate."""
+    if report is None:
+        return []
+    lines = ["", "## The native surrogate", ""]
+    if "from_parent" not in report:
+        return [*lines, f"There is none: {report['reason']}."]
+    if report["reason"]:
+        lines += [f"**It is {report['reason']}** `surrogate/` holds only what was measured.", ""]
+    else:
+        lines += [
+            f"`surrogate/` is an ML-POD potential fitted to what this one says of {report['frames']['learnt']} cells.",
+            "It needs plain LAMMPS only (package ML-POD) and runs on any number of MPI ranks:",
+            "`mpirun -n 4 lmp -in in.pod -var data structure.data`; in Python: `aldriver.load('FOLDER/surrogate')`.",
+            f"The detector does not speak for it, and atoms nearer than {report['shortest_A']:.2f} Å are beyond it.",
+            "",
+        ]
+    held, learnt, speed = report["from_parent"]["held_out"], report["from_parent"]["learnt"], report["speed"]
+    rows = [
+        ("force RMSE against the reference, meV/Å", report["parent_force_rmse_meV_A"], report["force_rmse_meV_A"]),
+        (
+            f"CPU time of a step of {speed['atoms']} atoms, µs/atom",
+            speed["parent_cpu_us_atom_step"],
+            speed["surrogate_cpu_us_atom_step"],
+        ),
+    ]
+    rows += [(f"{name}, {row['unit']}", row["parent"], row["surrogate"]) for name, row in report["benchmark"].items()]
+    lines += ["| | this potential | surrogate |", "|---|---|---|"]
+    lines += [f"| {name} | {_value(before)} | {_value(after)} |" for name, before, after in rows]
+    return [
+        *lines,
+        "",
+        f"It is {speed['ratio']:.0f} times faster. Against this potential, on {report['frames']['held_out']} held-out",
+        f"configurations (in brackets: on those it learnt from): forces {held['forces_rmse_meV_A']:.1f}",
+        f"({learnt['forces_rmse_meV_A']:.1f}) meV/Å, tolerated are {report['tolerance_meV_A']:.1f};",
+        f"energies {held['energy_rmse_meV_atom']:.2f} ({learnt['energy_rmse_meV_atom']:.2f}) meV/atom; stresses",
+        f"{held['stress_rmse_GPa']:.2f} ({learnt['stress_rmse_GPa']:.2f}) GPa.",
+    ]
+
+
+def _value(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _detector(folder: Path) -> list[str]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.frames import read_frames
 from aldriver.core.store import disk_errors
+from aldriver.export.inputs import FIX
 from aldriver.potentials.base import Potential, Prediction
 from aldriver.potentials.fix_external import Evaluate, FixExternal, explained
 
@@ -112,7 +113,7 @@ def parser(default_potential: str | Path | None, default_input: str | Path) -> a
     p.add_argument("structure", type=Path, help="cell to start from: any file ASE reads")
     p.add_argument("--potential", default=default_potential, help="aldriver potential (default: %(default)s)")
     p.add_argument("--input", type=Path, default=default_input, help="LAMMPS input (default: %(default)s)")
-    p.add_argument("--ensemble", choices=["nve", "nvt", "npt"], default="nvt")
+    p.add_argument("--ensemble", choices=list(FIX), default="nvt")
     p.add_argument("--flexible", choices=["iso", "aniso", "tri"], default="iso", help="npt: what of the cell may move")
     p.add_argument("--temperature", type=float, default=300.0, help="K")
     p.add_argument("--pressure", type=float, default=0.0, help="GPa (npt)")

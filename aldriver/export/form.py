@@ -1,4 +1,4 @@
-"""What becomes of one form of an export. Making and checking forms is ``lammps.py``'s and ``vendor.py``'s business."""
+"""What becomes of one form of an export. Making and checking forms is the other modules' business."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class Form:
     form
         ``fix external``, the name of a native pair style, or of the program whose file it is.
     status
-        ``exported`` only after a run whose energies, forces and stresses agree with the potential.
+        ``exported`` only after a run whose energies, forces and stresses agree with the potential; ``not_run``: the
+        files are there, but what runs them is not; ``refused``: it runs, and is not accurate enough for use.
     reason
-        Why not, in words.
+        Why not ``exported``, in words, and for ``not_run`` what was checked of it and how to check the rest.
     files
         What to run.
     max_dE, max_dF, max_dS
@@ -25,7 +26,7 @@ class Form:
     """
 
     form: str
-    status: Literal["exported", "not_available", "failed"]
+    status: Literal["exported", "not_run", "not_available", "refused", "failed"]
     reason: str = ""
     files: tuple[str, ...] = ()
     max_dE: float | None = None

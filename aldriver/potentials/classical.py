@@ -1,4 +1,7 @@
-"""Classical EAM potentials through LAMMPS in this process. Molecular dynamics with them is ``explore/``'s business."""
+"""Potentials that LAMMPS itself has, evaluated by it in this process: the engine of all, and the EAM family.
+
+ML-POD is ``pod.py``'s. Molecular dynamics with them is ``explore/``'s business.
+"""
 
 from __future__ import annotations
 
@@ -27,32 +30,24 @@ VOIGT_FROM_LAMMPS = (0, 1, 2, 5, 4, 3)
 """LAMMPS gives xx, yy, zz, xy, xz, yz."""
 
 
-class EAMPotential(Potential):
-    """An embedded-atom potential (Finnis-Sinclair ``eam/fs`` or ``eam/alloy``), exact for any cell.
+class LammpsPotential(Potential):
+    """A potential that is a pair style of LAMMPS, exact for any cell.
 
-    Parameters
+    Attributes
     ----------
-    file
-        A file, or the name of one that comes with LAMMPS (``Fe_mm.eam.fs``). Its ending tells the style.
-    name
-        As in ``aldriver.load(name)``; ``eam:FILE`` by default.
-
-    Raises
-    ------
-    InputError
-        When the file is missing, of another kind, or its header cannot be read.
+    pair_style, pair_coeff
+        What LAMMPS is told; `pair_coeff` with the paths of the files, for atom types in the order of `symbols`.
+    symbols
+        Elements of the atom types.
+    cutoff
+        Å.
     """
 
-    family = "eam"
-
-    def __init__(self, file: str | Path, *, name: str | None = None) -> None:
-        self.file = potential_file(file)
-        self.pair_style = _pair_style(self.file)
-        self.symbols, self.cutoff = _read_header(self.file)
-        self.elements = frozenset(self.symbols)
-        self.name = name or f"eam:{file}"
-        self.fingerprint = hashlib.sha256(self.pair_style.encode() + self.file.read_bytes()).hexdigest()[:16]
-        self._engine: _Engine | None = None
+    pair_style: str
+    pair_coeff: str
+    symbols: list[str]
+    cutoff: float
+    _engine: _Engine | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_engine": None}
@@ -84,10 +79,38 @@ class EAMPotential(Potential):
             raise
 
 
+class EAMPotential(LammpsPotential):
+    """An embedded-atom potential (Finnis-Sinclair ``eam/fs`` or ``eam/alloy``).
+
+    Parameters
+    ----------
+    file
+        A file, or the name of one that comes with LAMMPS (``Fe_mm.eam.fs``). Its ending tells the style.
+    name
+        As in ``aldriver.load(name)``; ``eam:FILE`` by default.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, of another kind, or its header cannot be read.
+    """
+
+    family = "eam"
+
+    def __init__(self, file: str | Path, *, name: str | None = None) -> None:
+        self.file = potential_file(file)
+        self.pair_style = _pair_style(self.file)
+        self.symbols, self.cutoff = _read_header(self.file)
+        self.pair_coeff = f'* * "{self.file}" {" ".join(self.symbols)}'
+        self.elements = frozenset(self.symbols)
+        self.name = name or f"eam:{file}"
+        self.fingerprint = hashlib.sha256(self.pair_style.encode() + self.file.read_bytes()).hexdigest()[:16]
+
+
 class _Engine:
     """One LAMMPS instance: built once, its box, atoms and positions exchanged for each frame."""
 
-    def __init__(self, potential: EAMPotential) -> None:
+    def __init__(self, potential: LammpsPotential) -> None:
         self.pid = os.getpid()
         self.name, self.cutoff = potential.name, potential.cutoff
         self.type_of = np.zeros(max(atomic_numbers[s] for s in potential.symbols) + 1, dtype=int)
@@ -106,7 +129,7 @@ class _Engine:
             f"create_box {len(potential.symbols)} all",
             *masses,
             f"pair_style {potential.pair_style}",
-            f'pair_coeff * * "{potential.file}" {" ".join(potential.symbols)}',
+            f"pair_coeff {potential.pair_coeff}",
             "neighbor 0.0 bin",
             "compute aldriver_pressure all pressure NULL virial",
             "thermo_style custom step pe c_aldriver_pressure[1]",

@@ -44,6 +44,7 @@ REASONS = {
     "energy_jump": "stopped: the potential energy jumped",
     "lost_atoms": "stopped: atoms were lost",
     "force": "stopped: a force above the limit",
+    "guard": "stopped by the guard",
     "error": "stopped by an error",
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from aldriver.core.records import jsonable, read_json
 from aldriver.workflow.campaign import Campaign
+from aldriver.workflow.inbox import ORIGIN
 from aldriver.workflow.stages import load_potential
 from aldriver.workflow.storing import card, labelled_frames
 
@@ -72,7 +73,7 @@ def audited(campaign: Campaign, generation: int) -> dict[str, Any] | None:
     origins = np.array([str(a.info.get("origin")) for a in frames])
     ratios = np.array([float(a.info.get("ratio", 0.0)) for a in frames])
     bad = force_errors(potential, frames, detector.settings) > detector.settings.tolerance_meV_A / 1000.0
-    drawn, flagged = origins == "audit", ratios > 1.0
+    drawn, flagged = origins == "audit", (ratios > 1.0) & (origins != ORIGIN)  # the walkers' own, not a monitor's
     counts = Counts(
         left=int(selection["n_candidates"]) - int(selection["n_flagged"]) - _refused(selection),
         flagged=int(selection["n_flagged"]),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aldriver.core.errors import AldriverError
 from aldriver.workflow import control
 from aldriver.workflow.campaign import CANCEL_FILE, Campaign, lock, open_campaign, promoted
+from aldriver.workflow.devices import gpu_of
 from aldriver.workflow.environments import pythons
 from aldriver.workflow.events import EventPump
 from aldriver.workflow.launchpad import connect
@@ -195,6 +196,7 @@ class _Supervisor:
         root = self.campaign.root
         threads = self.campaign.recipe.resources.threads or max(1, cores_here() // self.count)
         environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
+        environment |= gpu_of(number, self.campaign.recipe.resources.device)
         python = str(self.pythons[category])
         command = [python, "-m", "aldriver.workflow.worker", str(root), "--parent", str(os.getpid())]
         if category:

@@ -99,8 +99,11 @@ def _copies(campaign: Campaign, first: int, count: int) -> list[Atoms]:
 def _reference_records(campaign: Campaign, progress: Progress) -> list[PropertyRecord]:
     recipe = campaign.recipe
     if recipe.benchmark.reference:
+        from aldriver.benchmark.suite import units
+
+        unit = units(recipe.benchmark)
         return [
-            PropertyRecord(property=name, case=case, value=value, unit=_unit(name), protocol="recipe")
+            PropertyRecord(property=name, case=case, value=value, unit=unit.get((case, name), ""), protocol="recipe")
             for case, values in recipe.benchmark.reference.items()
             for name, value in values.items()
         ]
@@ -117,12 +120,6 @@ def _reference_records(campaign: Campaign, progress: Progress) -> list[PropertyR
 
     reference = load_potential(campaign, recipe.label.reference, "reference")
     return run_suite(reference, recipe.benchmark, cache_dir=campaign.cache, on_record=report)
-
-
-def _unit(name: str) -> str:
-    from aldriver.benchmark.suite import PROTOCOLS
-
-    return next((p.properties[name] for p in PROTOCOLS.values() if name in p.properties), "")
 
 
 def _test_frames(campaign: Campaign, progress: Progress) -> list[Atoms]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from aldriver.core.recipe import Recipe
     from aldriver.detect import Detector
-    from aldriver.explore import WalkerResult
+    from aldriver.explore import MDProtocol, WalkerResult
     from aldriver.potentials import Potential
     from aldriver.workflow.progress import Progress
 
@@ -51,7 +52,8 @@ def walkers(recipe: Recipe) -> list[Walker]:
 def explore_stage(campaign: Campaign, generation: int, index: int) -> None:
     """``explore/walker-NNN/``: frames, scores and vectors of one walker, and the reason for which it ended.
 
-    A walker that cannot run is published with the reason ``error``: the others go on without it.
+    A walker that cannot run is published with the reason ``error``: the others go on without it. Checkpoint, log and
+    dump lie in a work directory until then, so that a killed walker goes on where it was saved.
     """
     final = campaign.walker(generation, index)
     if is_published(final):
@@ -59,6 +61,7 @@ def explore_stage(campaign: Campaign, generation: int, index: int) -> None:
     walker = walkers(campaign.recipe)[index]
     potential, detector = promoted_pair(campaign, generation - 1)
     start, origin = _start(campaign, generation, walker)
+    work = _work(campaign, generation, index)
     with publishing(campaign, "explore", generation, final, index=index) as (tmp, progress):
         try:
             result = _walk(campaign, generation, walker, start, potential, detector, progress)
@@ -67,8 +70,20 @@ def explore_stage(campaign: Campaign, generation: int, index: int) -> None:
             raise
         except Exception as error:
             _write_failure(tmp, walker, generation, start, f"{type(error).__name__}: {error}")
-            return
-        _write(tmp, walker, generation, result, vectors, origin)
+        else:
+            _write(tmp, walker, generation, result, vectors, origin)
+        _take_files(work, tmp)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _work(campaign: Campaign, generation: int, index: int) -> Path:
+    return campaign.generation(generation) / f".work-explore-{index:03d}"
+
+
+def _take_files(work: Path, out: Path) -> None:
+    """Copy what LAMMPS wrote (log, dumps) beside the result."""
+    for file in sorted((work / "files").glob("*")):
+        shutil.copy2(file, out / file.name)
 
 
 def publish_failure(campaign: Campaign, generation: int, index: int, message: str) -> None:
@@ -78,6 +93,8 @@ def publish_failure(campaign: Campaign, generation: int, index: int, message: st
     if not is_published(campaign.walker(generation, index)):
         with publishing(campaign, "explore", generation, campaign.walker(generation, index), index=index) as (tmp, _p):
             _write_failure(tmp, walker, generation, start, message)
+            _take_files(_work(campaign, generation, index), tmp)
+    shutil.rmtree(_work(campaign, generation, index), ignore_errors=True)
 
 
 def _start(campaign: Campaign, generation: int, walker: Walker) -> tuple[Atoms, str]:
@@ -112,20 +129,12 @@ def _walk(
     detector: Detector,
     progress: Progress,
 ) -> WalkerResult:
-    from aldriver.explore import HealthLimits, MDProtocol, run_walker
+    from aldriver.explore import HealthLimits, run_walker
 
     recipe = campaign.recipe
     e = recipe.explore
-    protocol = MDProtocol(
-        ensemble=e.ensemble,
-        temperature_K=walker.temperature_K,
-        pressure_GPa=e.pressure_GPa,
-        flexible=e.flexible,
-        steps=e.steps,
-        timestep_fs=e.timestep_fs,
-        sample_every=e.sample_every,
-        seed=seed_for(recipe.seed, "walker", generation, walker.index),
-    )
+    protocol = _protocol(recipe, walker, seed_for(recipe.seed, "walker", generation, walker.index))
+    work = _work(campaign, generation, walker.index)
 
     def sampled(frame: Atoms, scores: dict[str, float]) -> None:
         progress.update(frame.info["step"], e.steps, f"{walker.name} at {walker.temperature_K:g} K")
@@ -140,6 +149,37 @@ def _walk(
         scorer=detector.scorer(potential),
         on_sample=sampled,
         group=_group(generation, walker),
+        out=work / "files",
+        checkpoint=work / "checkpoint",
+        checkpoint_every=e.checkpoint_every,
+    )
+
+
+def _protocol(recipe: Recipe, walker: Walker, seed: int) -> MDProtocol:
+    from aldriver.explore import MDProtocol, Swaps
+
+    e = recipe.explore
+    return MDProtocol(
+        ensemble=e.ensemble,
+        thermostat=e.thermostat,
+        temperature_K=walker.temperature_K,
+        temperature_end_K=e.temperature_end_K,
+        pressure_GPa=e.pressure_GPa,
+        pressure_end_GPa=e.pressure_end_GPa,
+        flexible=e.flexible,
+        deform_per_ps={str(k): rate for k, rate in e.deform_per_ps.items()},
+        swaps=None if e.swaps is None else Swaps(**e.swaps.model_dump() | {"pairs": tuple(e.swaps.pairs)}),
+        steps=e.steps,
+        timestep_fs=e.timestep_fs,
+        sample_every=e.sample_every,
+        seed=seed,
+        tdamp_fs=e.tdamp_fs,
+        pdamp_fs=e.pdamp_fs,
+        rescale=e.temperature_end_K is not None,  # a walker goes on at the end of the last generation's ramp
+        thermo_every=e.thermo_every,
+        dump_every=e.dump_every,
+        compress=e.dump_gz,
+        lammps_input=None if e.lammps_input is None else e.lammps_input.read_text(),
     )
 
 
@@ -176,7 +216,12 @@ def _write(
     np.savez_compressed(tmp / "scores.npz", **arrays)
     np.savez_compressed(tmp / "vectors.npz", vectors=vectors)
     outcome = {"reason": result.reason, "message": result.message, "steps_done": result.steps_done}
-    outcome |= {"seconds": result.seconds, "n_frames": len(result.frames), "started_from": origin}
+    outcome |= {
+        "swaps": list(result.swaps),
+        "seconds": result.seconds,
+        "n_frames": len(result.frames),
+        "started_from": origin,
+    }
     (tmp / "result.json").write_text(dumps(outcome | facts))
 
 

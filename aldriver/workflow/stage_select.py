@@ -11,6 +11,7 @@ import numpy as np
 from aldriver.core.records import dumps, jsonable
 from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.detection import drift_of, promise_of, promoted_pair
+from aldriver.workflow.inbox import from_inbox
 from aldriver.workflow.stage_explore import check_walkers, walkers
 from aldriver.workflow.stages import publishing, seed_for
 from aldriver.workflow.storing import labelled_frames
@@ -26,7 +27,8 @@ ORIGINS = {"chosen": "flagged", "forced": "silence", "audit": "audit", "filled":
 
 
 def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
-    """``select/``: ``selected.extxyz`` (seeds in generation 1, then flagged, forced, audit, fill), ``selection.json``.
+    """``select/``: ``selected.extxyz`` (seeds in generation 1, frames of the inbox, then flagged, forced, audit, fill),
+    ``selection.json``.
 
     One walker's frames are in memory at a time.
     """
@@ -47,26 +49,33 @@ def select_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
         n_known, known, budget = len(known), known + seeds, budget - len(seeds)
         cost = _cost_of(campaign, rounds)
         seed = seed_for(campaign.recipe.seed, "select", generation)
+        core_hours = label.core_hours if cost else None
+        limits: dict[str, Any] = {"budget": budget, "core_hours": core_hours, "cost": cost, "seed": seed}
+        monitored, hours = from_inbox(
+            campaign, generation, potential=potential, detector=detector, known=known, **limits
+        )
+        known, budget = known + monitored, budget - len(monitored)
         selector = Selector(seed=seed, audit=min(label.audit, budget))
         starts, scores = _read_walkers(campaign, generation, selector, cost)
         quotas = {"walker": label.most_per_walker, "elements": label.most_per_elements}
         selection = selector.select(
             budget=budget,
-            core_hours=label.core_hours if cost else None,
+            core_hours=None if core_hours is None else max(core_hours - hours, 0.0),
             known=detector.frame_vectors(known, potential=potential) if known else None,
             quotas={kind: most for kind, most in quotas.items() if most is not None},
             heard=_heard(rounds, label.silence),
             fill=label.fill,
         )
-        chosen = seeds + _chosen(campaign, generation, selection, starts)
+        chosen = seeds + monitored + _chosen(campaign, generation, selection, starts)
         write_frames(tmp / "selected.extxyz", chosen)
         facts: dict[str, Any] = {
             "n_candidates": sum(selection.reasons.values()),
             "n_selected": len(chosen),
             "n_seeds": len(seeds),
+            "n_monitored": len(monitored),
             "n_known": n_known,
             "n_flagged": selection.flagged,
-            "budget": budget + len(seeds),
+            "budget": budget + len(seeds) + len(monitored),
             "thresholds": jsonable(detector.thresholds),
             "promise": promise_of(detector),
             "drift": drift_of(detector, scores),

@@ -9,7 +9,7 @@ from ase import Atoms
 
 import aldriver
 from aldriver.benchmark.cases import case_by_name
-from aldriver.core.recipe import Case
+from aldriver.core.recipe_benchmark import Case
 from aldriver.potentials.base import Potential, Prediction
 
 

@@ -7,10 +7,10 @@ import pytest
 from ase.units import GPa
 
 from aldriver.benchmark import elastic
+from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import case_by_name, conventional_cell
 from aldriver.benchmark.elastic import fit_slope, strained
 from aldriver.benchmark.lattice import relax_lattice
-from aldriver.benchmark.measure import CountingPotential
 
 
 def by_name(values):
@@ -30,7 +30,7 @@ def test_constants_are_second_derivatives_of_the_energy(request, metal):
     potential = request.getfixturevalue(metal)
     case = request.getfixturevalue({"fe": "bcc_fe", "cu": "fcc_cu"}[metal])
     a = relax_lattice(potential, case).a
-    found = by_name(elastic.compute(CountingPotential(potential), case, a))
+    found = by_name(elastic.compute(Bench(potential), case, a))
     cell = conventional_cell(case, a)
     c11 = energy_curvature(potential, cell, [1, 0, 0, 0, 0, 0])
     c12 = energy_curvature(potential, cell, [1, 1, 0, 0, 0, 0]) / 2 - c11
@@ -44,10 +44,10 @@ def test_constants_are_second_derivatives_of_the_energy(request, metal):
 
 
 def test_published_constants(fe, cu, bcc_fe, fcc_cu):
-    iron = by_name(elastic.compute(CountingPotential(fe), bcc_fe, relax_lattice(fe, bcc_fe).a))
+    iron = by_name(elastic.compute(Bench(fe), bcc_fe, relax_lattice(fe, bcc_fe).a))
     # Mendelev 2003, potential 2
     assert [iron[k] for k in ("c11", "c12", "c44")] == pytest.approx([243.4, 145.0, 116.0], abs=0.5)
-    copper = by_name(elastic.compute(CountingPotential(cu), fcc_cu, relax_lattice(cu, fcc_cu).a))
+    copper = by_name(elastic.compute(Bench(cu), fcc_cu, relax_lattice(cu, fcc_cu).a))
     # Mishin 2001, EAM1
     assert [copper[k] for k in ("c11", "c12", "c44")] == pytest.approx([169.9, 122.6, 76.2], abs=0.7)
     assert copper["bulk_modulus"] == pytest.approx(138.3, abs=0.7)
@@ -68,9 +68,9 @@ def test_one_direction_shows_what_all_do(fe, bcc_fe):
 
 
 def test_eight_force_calls_are_enough_for_a_metal(fe, bcc_fe):
-    potential = CountingPotential(fe)
-    with potential.measure() as spent:
-        values = elastic.compute(potential, bcc_fe, 2.8553)
+    bench = Bench(fe)
+    with bench.measure() as spent:
+        values = elastic.compute(bench, bcc_fe, 2.8553)
     assert spent.force_calls == 8
     assert {v.property: v.cost.force_calls for v in values} == dict.fromkeys(elastic.PROPERTIES, 4)
 
@@ -94,11 +94,12 @@ def test_fit_slope_error():
 
 def test_diamond_relaxes_its_sublattices(chgnet030):
     """Without internal relaxation C44 of Si comes out too stiff; under the normal strain no force acts."""
-    potential = CountingPotential(chgnet030)
+    bench = Bench(chgnet030)
+    potential = bench.potential
     case = case_by_name("diamond-Si")
     a = relax_lattice(potential, case).a
     cell = conventional_cell(case, a)
-    values = {v.property: v for v in elastic.compute(potential, case, a)}
+    values = {v.property: v for v in elastic.compute(bench, case, a)}
     clamped = [
         p.stress[3] / GPa for p in potential.evaluate([strained(cell, [0, 0, 0, e, 0, 0]) for e in (-0.01, 0.01)])
     ]
@@ -115,7 +116,7 @@ def test_an_unstable_crystal_is_named(fe, bcc_fe, changed):
         s[:3] -= 80 * GPa * 2 * (strain - strain.mean())
         return dataclasses.replace(p, stress=s)
 
-    values = {v.property: v for v in elastic.compute(CountingPotential(changed(fe, soften)), bcc_fe, 2.8553)}
+    values = {v.property: v for v in elastic.compute(Bench(changed(fe, soften)), bcc_fe, 2.8553)}
     assert values["c_prime"].value < 0
     assert "mechanically unstable" in values["c_prime"].reason
     assert values["c_prime"].converged

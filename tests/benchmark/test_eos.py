@@ -7,10 +7,10 @@ import pytest
 from ase.units import GPa
 
 from aldriver.benchmark import elastic, eos
+from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.eos import fit_birch_murnaghan
 from aldriver.benchmark.lattice import relax_lattice
-from aldriver.benchmark.measure import CountingPotential
 from aldriver.core.errors import AldriverError
 
 
@@ -51,10 +51,11 @@ def test_a_curve_without_a_minimum_is_refused():
 
 @pytest.mark.parametrize("metal", ["fe", "cu"])
 def test_bulk_modulus_agrees_with_finite_differences_and_elastic_constants(request, metal):
-    potential = CountingPotential(request.getfixturevalue(metal))
+    bench = Bench(request.getfixturevalue(metal))
+    potential = bench.potential
     case = request.getfixturevalue({"fe": "bcc_fe", "cu": "fcc_cu"}[metal])
     a = relax_lattice(potential, case).a
-    modulus, volume = eos.compute(potential, case, a)
+    modulus, volume = eos.compute(bench, case, a)
     assert (modulus.property, volume.property) == ("bulk_modulus_eos", "eos_volume")
 
     # B = −dp/d ln V = (1/3) dσ/d ln a, from stresses a hair apart
@@ -64,7 +65,7 @@ def test_bulk_modulus_agrees_with_finite_differences_and_elastic_constants(reque
     exact = (stress(1e-4) - stress(-1e-4)) / (6e-4) / GPa
     assert modulus.value == pytest.approx(exact, rel=0.02)
     assert volume.value == pytest.approx(a**3 / len(conventional_cell(case)), rel=1e-3)
-    from_constants = {v.property: v.value for v in elastic.compute(potential, case, a)}["bulk_modulus"]
+    from_constants = {v.property: v.value for v in elastic.compute(bench, case, a)}["bulk_modulus"]
     assert modulus.value == pytest.approx(from_constants, rel=0.02)
     assert modulus.cost.force_calls == 11
 
@@ -72,6 +73,6 @@ def test_bulk_modulus_agrees_with_finite_differences_and_elastic_constants(reque
 def test_a_rough_curve_is_not_trusted(fe, bcc_fe, changed):
     rng = np.random.default_rng(0)
     noisy = changed(fe, lambda _, p: dataclasses.replace(p, energy=p.energy + rng.normal(0, 0.02)))
-    modulus, _ = eos.compute(CountingPotential(noisy), bcc_fe, 2.8553)
+    modulus, _ = eos.compute(Bench(noisy), bcc_fe, 2.8553)
     assert not modulus.converged
     assert "rough" in modulus.reason

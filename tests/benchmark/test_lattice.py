@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.lattice import compute, relax_lattice
-from aldriver.benchmark.measure import CountingPotential
 
 
 def energy_minimum(potential, case):
@@ -45,7 +45,7 @@ def test_step_limit_is_not_convergence(fe, bcc_fe):
     with_limit = relax_lattice(fe, bcc_fe, max_steps=2)
     assert not with_limit.converged
     assert "2 steps" in with_limit.reason
-    value = compute(CountingPotential(fe), bcc_fe, max_steps=2)[0]
+    value = compute(Bench(fe), bcc_fe, max_steps=2)[0]
     assert (value.converged, value.cost.force_calls) == (False, 2)
 
 

@@ -9,7 +9,7 @@ import pytest
 from aldriver.benchmark.cases import case_by_name
 from aldriver.benchmark.reference import published
 from aldriver.benchmark.suite import run_suite
-from aldriver.core.recipe import Benchmark
+from aldriver.core.recipe_benchmark import Benchmark
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from aldriver.benchmark.reference import published, reference_cases, reference_s
 from aldriver.benchmark.suite import PROTOCOLS
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "reference"
-UNITS = {name: unit for p in PROTOCOLS.values() for name, unit in p.properties.items()}
+CASE = case_by_name("bcc-Fe")
+UNITS = {name: unit for p in PROTOCOLS.values() for name, unit in p.units(CASE, None).items()}
 
 
 @pytest.mark.parametrize("case", reference_cases())

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
+import sqlite3
 
 import numpy as np
 import pytest
 
 from aldriver.benchmark import elastic, suite
 from aldriver.benchmark.cases import case_by_name
+from aldriver.benchmark.store import Store
 from aldriver.benchmark.suite import run_suite
 from aldriver.core.errors import InputError, StoreError
-from aldriver.core.recipe import Benchmark
+from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.records import PropertyRecord
 
 ALL = ["lattice", "eos", "elastic", "vacancy"]
@@ -119,13 +120,9 @@ def test_a_kill_loses_one_property_at_most(fe, changed, settings, tmp_path):
 
 def test_a_damaged_cache_file_is_computed_again(fe, settings, tmp_path):
     first = run_suite(fe, settings, cache_dir=tmp_path)
-    files = sorted(tmp_path.rglob("*.json"))
-    assert len(files) == 4
-    files[0].write_text(files[0].read_text()[:40])
-    files[1].write_text("[]")
-    files[2].write_text('[{"property": "c11"}]')
+    (tmp_path / "benchmark.sqlite").write_bytes(b"not a database" * 100)
     assert values(run_suite(fe, settings, cache_dir=tmp_path)) == pytest.approx(values(first))
-    assert all(json.loads(f.read_text())[0]["protocol"] for f in files)
+    assert len(list(tmp_path.glob("benchmark.sqlite.damaged-*"))) == 1  # nothing is thrown away
 
 
 def test_a_failing_property_is_a_record_with_a_reason(fe, changed, settings, tmp_path):
@@ -168,11 +165,11 @@ def test_an_unknown_element_is_bad_input(fe):
 
 
 def test_a_full_disk_is_said(fe, settings, tmp_path, monkeypatch):
-    def full(path, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(self):
+        raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(suite, "atomic_write", full)
-    with pytest.raises(StoreError, match="no space left"):
+    monkeypatch.setattr(Store, "_open", full)
+    with pytest.raises(StoreError, match="disk is full"):
         run_suite(fe, settings, cache_dir=tmp_path)
 
 

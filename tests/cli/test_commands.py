@@ -154,6 +154,8 @@ def test_doctor_says_in_plain_words_what_vasp_lacks(capsys, monkeypatch):
         (["benchmark", EAM, "--structure", "bcc-Fe", "--properties", "colour"], "unknown colour; allowed: lattice"),
         (["benchmark", EAM, "--structure", "bcc-Fe", "--supercell", "4x4"], "three positive numbers"),
         (["benchmark", EAM, "--structure", "fcc-Cu"], "does not know the element Cu"),
+        (["benchmark", EAM], "say what to benchmark"),
+        (["benchmark", EAM, "--suite", "quik"], "did you mean 'quick'"),
         (["run", "absent.yaml"], "absent.yaml: no such file"),
         (["report", "."], "not a campaign"),
         (["status", "/tmp"], "not a campaign"),

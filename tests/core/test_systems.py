@@ -47,3 +47,13 @@ def test_damaged_structure_file(tmp_path):
     (tmp_path / "bad.cif").write_text("this is no cif")
     with pytest.raises(InputError, match="cannot be read as a structure"):
         build_system(System(name="m", file=tmp_path / "bad.cif"))
+
+
+def test_a_slab_is_open_where_the_recipe_says(tmp_path):
+    slab = bulk("Fe", cubic=True) * (1, 1, 3)
+    slab.center(vacuum=6.0, axis=2)
+    write(tmp_path / "slab.extxyz", slab)
+    spec = System(name="slab", file=tmp_path / "slab.extxyz", supercell=(2, 2, 1), periodic=(True, True, False))
+    atoms = build_system(spec)
+    assert atoms.pbc.tolist() == [True, True, False] and len(atoms) == 24
+    assert build_system(System(name="slab", file=tmp_path / "slab.extxyz")).pbc.all()

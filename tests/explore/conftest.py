@@ -7,8 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
 
-from aldriver.potentials import Potential, Stepper
+from aldriver.explore.perturb import rattle
+from aldriver.potentials import Potential, Prediction, Stepper
 
 
 class WrappedPotential(Potential):
@@ -39,6 +42,34 @@ class _WrappedStepper(Stepper):
         if features:
             p = dataclasses.replace(p, features=np.column_stack([p.forces, np.arange(len(positions))]))
         return p if self.owner.change is None else self.owner.change(len(self.owner.asked), p)
+
+
+class LJPotential(Potential):
+    """Lennard-Jones through ASE: Cu and Ar that differ only in mass."""
+
+    name, family, elements, fingerprint = "lj", "lj", frozenset({"Ar", "Cu"}), "1" * 16
+
+    def evaluate(self, frames, *, stress=True, features=False, batch_atoms=None):
+        out = []
+        for atoms in frames:
+            copy = atoms.copy()
+            copy.calc = LennardJones(sigma=2.3, epsilon=0.2, rc=4.5, smooth=True)
+            out.append(
+                Prediction(
+                    energy=copy.get_potential_energy(),
+                    forces=copy.get_forces(),
+                    stress=copy.get_stress() if stress else None,
+                )
+            )
+        return out
+
+
+@pytest.fixture
+def lj_alloy():
+    """The Lennard-Jones potential, and an fcc cell of both its elements, rattled."""
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True) * (2, 1, 1)
+    atoms.symbols[[1, 4, 6]] = "Ar"
+    return LJPotential(), rattle(atoms, 0.05, seed=2)
 
 
 @pytest.fixture

@@ -146,13 +146,15 @@ def test_the_errors_of_lammps_have_codes():
 
 
 def test_an_atom_missing_in_the_callback_ends_the_run(eam_fe, fe_vacancy):
+    from aldriver.explore.commands import TEMPLATE, variables
     from aldriver.explore.engine import RunStopped, Watcher
-    from aldriver.explore.lammps import Session
+    from aldriver.explore.session import Session
 
     session = Session(thermalise(fe_vacancy, 300.0))
     try:
-        session.couple(Watcher(eam_fe, fe_vacancy, SHORT), 1.0)
-        session.command("fix md all nve\nrun 0 post no\ngroup one id 3\ndelete_atoms group one compress no")
+        values = variables(SHORT, fe_vacancy, ["Fe"], "none", restarted=False)
+        session.couple(Watcher(eam_fe, fe_vacancy, SHORT), TEMPLATE, values)
+        session.command("run 0 post no\ngroup one id 3\ndelete_atoms group one compress no")
         with pytest.raises(RunStopped, match="1 of 15 atoms are lost") as stopped:
             session.command("run 5 post no")
         assert stopped.value.reason.code == "lost_atoms"
@@ -242,7 +244,14 @@ def test_input_that_cannot_run_is_refused(eam_fe, fe_vacancy, engine):
 
     slab = fe_vacancy.copy()
     slab.pbc = (True, True, False)
-    with pytest.raises(InputError, match="periodic"):
+    slab.positions[0, 2] = -0.1
+    with pytest.raises(InputError, match="outside the cell along vector c"):
+        run_walker(eam_fe, slab, SHORT, engine=engine)
+    slab.cell[2, 0] = 0.1
+    with pytest.raises(InputError, match="perpendicular"):
+        run_walker(eam_fe, slab, SHORT, engine=engine)
+    slab.cell[2] = 0
+    with pytest.raises(InputError, match="three vectors"):
         run_walker(eam_fe, slab, SHORT, engine=engine)
     fixed = fe_vacancy.copy()
     fixed.set_constraint(FixAtoms([0]))

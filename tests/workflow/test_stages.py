@@ -10,10 +10,12 @@ import yaml
 
 from aldriver.cli.status import detection
 from aldriver.core.errors import AldriverError, InputError
-from aldriver.core.frames import read_frames, write_frames
+from aldriver.core.frames import frame_hash, read_frames, write_frames
 from aldriver.core.store import publish, verify
+from aldriver.core.systems import build_systems
 from aldriver.workflow import stages
 from aldriver.workflow.campaign import create, open_campaign
+from aldriver.workflow.inbox import Inbox
 from aldriver.workflow.stage_explore import _start, promoted_pair, walkers
 from aldriver.workflow.stage_select import selected_frames
 from aldriver.workflow.stage_train import split
@@ -57,12 +59,22 @@ def real(tmp_path_factory):
         stages.run_stage(name, campaign, 0)
     for walker in walkers(campaign.recipe):
         stages.run_stage("explore", campaign, 1, walker.index)
+    hand_over(campaign)
     stages.run_stage("select", campaign, 1)
     for i in range(len(selected_frames(campaign, 1))):
         stages.run_stage("label", campaign, 1, i)
     for name in ("collect", "train", "benchmark", "gate"):
         stages.run_stage(name, campaign, 1)
     return campaign
+
+
+def hand_over(campaign):
+    """What a monitor flagged in production: a frame far from everything, handed over twice."""
+    strange = build_systems(campaign.recipe)[0]
+    strange.rattle(0.3, seed=5)
+    strange.info = {"frame_id": frame_hash(strange), "group": "monitor-production", "step": 70}
+    for _ in range(2):
+        assert Inbox(campaign.root).put(strange) == ""
 
 
 def load(path):
@@ -154,10 +166,21 @@ def test_selected_frames_are_labelled_by_the_reference(real, eam_fe):
     assert [a.info["frame_id"] for a in data] == [a.info["frame_id"] for a in chosen]
     for atoms, truth in zip(data, eam_fe.evaluate(data), strict=True):
         assert np.allclose(atoms.get_forces(), truth.forces, atol=1e-6)
-        assert atoms.info["origin"] in ("flagged", "audit", "fill", "seed")
+        assert atoms.info["origin"] in ("flagged", "audit", "fill", "seed", "monitor")
         verify(real.labels / atoms.info["label_key"])
     fates = load(real.stage(1, "label") / "labels.json")
     assert {f["status"] for f in fates} == {"ok"} and len(real.ledger.find("label", generation=1)) == len(fates)
+
+
+def test_a_frame_of_the_inbox_is_labelled_and_left_out_of_the_audit(real):
+    """It is no candidate of the walkers: what the audit says of them does not change."""
+    selection, decision = load(real.stage(1, "select") / "selection.json"), real.decision(1)
+    data = read_frames(real.stage(1, "label") / "dataset.extxyz", labelled=True)
+    (own,) = [a for a in data if a.info["origin"] == "monitor"]
+    assert own.info["group"] == "monitor-production" and own.info["ratio"] > 1 and own.info["step"] == 70
+    assert selection["n_monitored"] == 1 and selection["n_candidates"] == 8
+    others = [a for a in data if a.info["origin"] != "monitor"]
+    assert decision["audit"]["counts"]["labelled"] == sum(a.info["ratio"] > 1 for a in others)
 
 
 def test_the_detector_promises_and_is_audited(real):

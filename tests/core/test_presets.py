@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from aldriver.core.errors import InputError
-from aldriver.core.label_presets import load_preset, preset_folder, preset_names, with_preset
+from aldriver.core.presets import LABELS
 from aldriver.core.recipe import load_recipe
 from aldriver.core.recipe_label import Label
 
@@ -28,21 +28,21 @@ def recipe(folder: Path, label: dict) -> Path:
 
 def test_there_are_presets_for_every_kind_of_work():
     wanted = {"qe_metal", "qe_semiconductor", "gpaw_metal", "gpaw_liquid", "cp2k_liquid", "tblite_liquid"}
-    assert wanted <= set(preset_names())
-    assert preset_folder().parts[-2:] == ("recipes", "labels")
+    assert wanted <= set(LABELS.names())
+    assert LABELS.where().parts[-2:] == ("recipes", "labels")
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", LABELS.names())
 def test_a_preset_is_a_whole_label_block_and_says_what_it_is_for(name):
     label = Label.model_validate({"preset": name})
-    assert label.engine == load_preset(name)["engine"]
-    assert (preset_folder() / f"{name}.yaml").read_text().startswith("# ")
+    assert label.engine == LABELS.load(name)["engine"]
+    assert (LABELS.where() / f"{name}.yaml").read_text().startswith("# ")
 
 
 def test_keys_of_the_recipe_come_before_those_of_the_preset(tmp_path):
     own = {"preset": "qe_metal", "budget": 7, "espresso": {"kpoints": [4, 4, 4], "pseudopotentials": {"Al": "Al.UPF"}}}
     label = load_recipe(recipe(tmp_path, own)).label
-    base = load_preset("qe_metal")["espresso"]
+    base = LABELS.load("qe_metal")["espresso"]
     assert (label.engine, label.budget, label.espresso.kpoints) == ("espresso", 7, (4, 4, 4))
     assert label.espresso.ecutwfc_Ry == base["ecutwfc_Ry"]
     assert label.espresso.pseudopotentials == base["pseudopotentials"] | {"Al": "Al.UPF"}
@@ -76,6 +76,6 @@ def test_a_wrong_name_is_told_what_was_meant(tmp_path):
 
 def test_a_preset_never_changes_the_block_that_names_it():
     block = {"preset": "qe_metal", "espresso": {"ecutwfc_Ry": 60}}
-    merged = with_preset(block)
+    merged = LABELS.complete(block)
     assert merged["espresso"]["ecutwfc_Ry"] == 60
     assert block == {"preset": "qe_metal", "espresso": {"ecutwfc_Ry": 60}}

@@ -1,0 +1,229 @@
+"""The bench a property is measured on: relaxations and energies, each made once, kept, and warm-started.
+
+What is relaxed, and what follows from it, is the property modules' business; where finished work is kept is
+``store.py``'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from aldriver.benchmark.measure import Cost, CountingPotential
+from aldriver.benchmark.relax import OptimizerName, Relaxation, relax_positions
+from aldriver.benchmark.store import Kept, Store
+from aldriver.core.errors import AldriverError
+from aldriver.core.frames import frame_hash
+from aldriver.core.records import jsonable
+from aldriver.potentials.base import Potential
+
+VERSION = 1
+"""Of how relaxations are made: a change that changes results asks for another, and nothing kept is used any more."""
+
+OnRelaxation = Callable[[int, int, str], None]
+"""Called with how many of a property's relaxations are there, how many there are, and which was the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A relaxation to make: of the positions of `atoms` in their fixed cell, or with no steps a single energy.
+
+    Attributes
+    ----------
+    atoms
+        Where it starts. Constraints on the atoms are kept to and count as part of the job.
+    slot
+        What it is in words, the same for every potential: ``bcc-Fe 4x4x4 Cu-Ni shell 2``. The relaxation of the same
+        slot with the previous potential is where this one starts.
+    fmax, max_steps
+        Largest force to reach, eV/Å, and the steps allowed.
+    """
+
+    atoms: Atoms
+    slot: str
+    fmax: float = 5.0e-3
+    max_steps: int = 300
+    optimizer: OptimizerName = "lbfgs"
+
+
+class Bench:
+    """A potential with its store of finished work.
+
+    Parameters
+    ----------
+    store
+        Where finished relaxations are kept; None keeps them for as long as this object lives.
+    warm
+        Start from the relaxed geometry of the previous potential where there is one.
+    worker, workers
+        Which of how many workers this is: each begins at another place of the same list, and they never do the same.
+
+    Attributes
+    ----------
+    potential
+        Counts the force calls that were really made.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        store: Store | None = None,
+        warm: bool = True,
+        worker: int = 0,
+        workers: int = 1,
+        on_relaxation: OnRelaxation = lambda done, total, slot: None,
+    ) -> None:
+        self.potential = CountingPotential(potential)
+        self.store, self.warm = store, warm
+        self.worker, self.workers = worker, workers
+        self.on_relaxation = on_relaxation
+        self._here: dict[str, Relaxation] = {}
+        self._counted: set[str] = set()
+        self._reused = Cost()
+
+    def relax(self, atoms: Atoms, slot: str, **settings: Any) -> Relaxation:
+        """Relax the positions of one cell (`settings` as in :class:`Job`)."""
+        return self.relax_all([Job(atoms=atoms, slot=slot, **settings)])[0]
+
+    def energy(self, atoms: Atoms, slot: str) -> float:
+        """Energy of a cell as it is, eV."""
+        return self.relax(atoms, slot, max_steps=0).energy
+
+    def relax_all(self, jobs: Sequence[Job]) -> list[Relaxation]:
+        """Relax independent cells, in the order of `jobs`; those that are there are not made again.
+
+        With several workers each makes those that no other is making, and waits for the rest at the end.
+
+        Raises
+        ------
+        AldriverError
+            When the potential gives numbers that are not finite.
+        StoreError
+            When the store cannot be written.
+        """
+        keys = [self.key(job) for job in jobs]
+        found: dict[str, Relaxation] = {}
+        start = self.worker * len(jobs) // max(self.workers, 1)
+        todo = dict(zip([*keys[start:], *keys[:start]], [*jobs[start:], *jobs[:start]], strict=True))
+        for wait in (False, True):
+            for key, job in todo.items():
+                if key not in found:
+                    relaxed = self._relax(key, job, wait=wait)
+                    if relaxed is not None:
+                        found[key] = relaxed
+                        self.on_relaxation(len(found), len(todo), job.slot)
+        return [found[key] for key in keys]
+
+    @contextmanager
+    def measure(self) -> Iterator[Cost]:
+        """What the block takes, including what relaxations that were there already had cost when they were made."""
+        cost = Cost()
+        self._counted, self._reused = set(), Cost()
+        with self.potential.measure() as made:
+            try:
+                yield cost
+            finally:
+                reused = self._reused
+        cost.force_calls = made.force_calls + reused.force_calls
+        cost.atom_calls = made.atom_calls + reused.atom_calls
+        cost.seconds = made.seconds + reused.seconds
+
+    def key(self, job: Job) -> str:
+        """What makes a relaxation the same: potential, structure, constraints, tolerances and version."""
+        content = {
+            "version": VERSION,
+            "potential": self.potential.fingerprint,
+            "structure": frame_hash(job.atoms),
+            "constraints": [jsonable(c.todict()) for c in job.atoms.constraints],
+            "fmax": job.fmax if job.max_steps else None,
+            "max_steps": job.max_steps,
+            "optimizer": job.optimizer if job.max_steps else None,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+    def _relax(self, key: str, job: Job, *, wait: bool) -> Relaxation | None:
+        """The relaxation, from memory, from the store or made now; None when another worker is making it."""
+        if key not in self._here and self.store is not None and (kept := self.store.relaxation(key)) is not None:
+            self._here[key] = _from_kept(kept, job.atoms)
+        if key in self._here:
+            self._reuse(key)
+            return self._here[key]
+        if self.store is None:
+            self._here[key] = self._make(key, job)
+            return self._here[key]
+        with self.store.claim(key, wait=wait) as mine:
+            if not mine:
+                return None
+            kept = self.store.relaxation(key)  # perhaps it was finished while this worker waited
+            if kept is None:
+                relaxed = self._make(key, job)
+                kept = _to_keep(relaxed, job.atoms)
+                numbers = job.atoms.numbers.tolist()
+                self.store.keep_relaxation(key, self.potential.fingerprint, job.slot, numbers, kept)
+        self._here[key] = _from_kept(kept, job.atoms)
+        self._reuse(key)
+        return self._here[key]
+
+    def _reuse(self, key: str) -> None:
+        """Count what a relaxation that this block did not make had cost, once."""
+        if key not in self._counted:
+            self._counted.add(key)
+            cost = self._here[key].cost
+            self._reused.force_calls += cost.force_calls
+            self._reused.atom_calls += cost.atom_calls
+            self._reused.seconds += cost.seconds
+
+    def _make(self, key: str, job: Job) -> Relaxation:
+        self._counted.add(key)
+        atoms, warm = self._start(job)
+        with self.potential.measure() as cost:
+            try:
+                relaxed = relax_positions(
+                    self.potential, atoms, fmax=job.fmax, max_steps=job.max_steps, optimizer=job.optimizer
+                )
+            except AldriverError as error:
+                raise AldriverError(f"{job.slot}: {error}") from error
+        return replace(relaxed, cost=cost, warm=warm)
+
+    def _start(self, job: Job) -> tuple[Atoms, bool]:
+        """The cell to start from: relaxed as with the previous potential, or as it is."""
+        if not (self.warm and self.store is not None and job.max_steps):
+            return job.atoms, False
+        before = self.store.previous(job.slot, self.potential.fingerprint, job.atoms.numbers.tolist())
+        if before is None:
+            return job.atoms, False
+        atoms = job.atoms.copy()
+        atoms.set_positions(atoms.positions + before.displacement @ np.asarray(atoms.cell))  # keeps to constraints
+        return atoms, True
+
+
+def _to_keep(relaxed: Relaxation, start: Atoms) -> Kept:
+    facts = {
+        "energy": relaxed.energy,
+        "last_gain": relaxed.last_gain,
+        "fmax": relaxed.fmax,
+        "steps": relaxed.steps,
+        "converged": relaxed.converged,
+        "warm": relaxed.warm,
+        "force_calls": relaxed.cost.force_calls,
+        "atom_calls": relaxed.cost.atom_calls,
+        "seconds": relaxed.cost.seconds,
+    }
+    moved = np.linalg.solve(np.asarray(start.cell).T, (relaxed.atoms.positions - start.positions).T).T
+    return Kept(facts=facts, displacement=moved)
+
+
+def _from_kept(kept: Kept, start: Atoms) -> Relaxation:
+    facts = dict(kept.facts)
+    cost = Cost(**{name: facts.pop(name) for name in ("force_calls", "atom_calls", "seconds")})
+    atoms = start.copy()
+    atoms.positions += kept.displacement @ np.asarray(atoms.cell)
+    return Relaxation(atoms=atoms, cost=cost, **facts)
