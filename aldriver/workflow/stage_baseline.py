@@ -30,8 +30,11 @@ def reference_stage(campaign: Campaign, generation: int, index: int = 0) -> None
     final = campaign.stage(0, "reference")
     if campaign.is_published(0, "reference"):
         return
+    from aldriver.benchmark.gate import check_rules
+    from aldriver.benchmark.suite import units
     from aldriver.core.frames import write_frames
 
+    check_rules(campaign.recipe.gate, [name for _, name in units(campaign.recipe.benchmark)])
     with publishing(campaign, "reference", 0, final) as (tmp, progress):
         (tmp / "records.json").write_text(dumps(_reference_records(campaign, progress)))
         frames = _test_frames(campaign, progress)
