@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from aldriver.benchmark import elastic, eos, lattice, vacancy
-from aldriver.benchmark.bench import Bench, OnRelaxation
+from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
+from aldriver.benchmark.plan import PlanningBench
 from aldriver.benchmark.store import Store
 from aldriver.core.errors import StoreError
 from aldriver.core.frames import frame_hash
@@ -25,6 +26,8 @@ from aldriver.core.records import PropertyRecord, jsonable
 from aldriver.potentials.base import Potential
 
 OnRecord = Callable[[PropertyRecord], None]
+OnRelaxation = Callable[[int, int, str], None]
+"""Called with how many relaxations of the suite are there, how many it takes, and which was the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,7 @@ def run_suite(
     *,
     cache_dir: Path | None,
     on_record: OnRecord | None = None,
-    on_relaxation: OnRelaxation = lambda done, total, slot: None,
+    on_relaxation: OnRelaxation | None = None,
     worker: int = 0,
     workers: int = 1,
 ) -> list[PropertyRecord]:
@@ -100,9 +103,10 @@ def run_suite(
         nothing. What it holds is not computed again (the records then tell what they took when they were computed).
         Properties that raised an error are not kept.
     on_record, on_relaxation
-        Called with each record as soon as it is there, and after each relaxation of a property.
+        Called with each record as soon as it is there, and after each relaxation.
     worker, workers
-        Which of how many workers on the same `cache_dir` this is: they never make the same relaxation.
+        Which of how many workers on the same `cache_dir` this is: each begins elsewhere in the suite, and they never
+        make the same relaxation.
 
     Returns
     -------
@@ -119,19 +123,45 @@ def run_suite(
     """
     potential.check_elements([conventional_cell(case) for case in settings.cases])
     store = None if cache_dir is None else Store(cache_dir)
-    bench = Bench(potential, store=store, worker=worker, workers=workers, on_relaxation=on_relaxation)
-    records: list[PropertyRecord] = []
+    bench = Bench(potential, store=store, worker=worker, workers=workers)
+    if on_relaxation is not None:
+        planned, tell = relaxations(settings), on_relaxation
+        bench.on_relaxation = lambda slot: tell(bench.there, max(planned, bench.there), slot)
+    starts: dict[str, list[PropertyRecord]] = {}
+    found: dict[tuple[int, str], list[PropertyRecord]] = {}
+    for k, name in _from_elsewhere(settings, worker, workers):
+        case, protocol = settings.cases[k], PROTOCOLS[name]
+        if case.name not in starts:
+            starts[case.name] = _run(LATTICE, bench, case, ())
+        start = starts[case.name]
+        options = _options(protocol, settings)
+        found[k, name] = start if protocol is LATTICE else _run_from(start[0], protocol, bench, case, options)
+        if on_record is not None:
+            for record in found[k, name]:
+                on_record(record)
+    return [record for k in range(len(settings.cases)) for name in settings.properties for record in found[k, name]]
+
+
+def relaxations(settings: Benchmark) -> int:
+    """How many different relaxations a suite takes, as far as can be foreseen."""
+    bench = PlanningBench()
     for case in settings.cases:
-        start = _run(LATTICE, bench, case, ())
         for name in settings.properties:
-            protocol = PROTOCOLS[name]
-            options = (getattr(settings, name),) if protocol.options else ()
-            found = start if protocol is LATTICE else _run_from(start[0], protocol, bench, case, options)
-            records += found
-            if on_record is not None:
-                for record in found:
-                    on_record(record)
-    return records
+            if PROTOCOLS[name] is not LATTICE:
+                bench.foresee(PROTOCOLS[name].compute, case, case.a, *_options(PROTOCOLS[name], settings))
+    return len(bench.asked)
+
+
+def _from_elsewhere(settings: Benchmark, worker: int, workers: int) -> list[tuple[int, str]]:
+    """Cases (by index) and properties, in the order in which this worker goes through them."""
+    names: list[str] = list(dict.fromkeys(settings.properties))
+    tasks = [(k, name) for k in range(len(settings.cases)) for name in names]
+    start = worker * len(tasks) // max(workers, 1)
+    return tasks[start:] + tasks[:start]
+
+
+def _options(protocol: Protocol, settings: Benchmark) -> tuple[Any, ...]:
+    return (getattr(settings, protocol.name),) if protocol.options else ()
 
 
 def units(settings: Benchmark) -> dict[tuple[str, str], str]:

@@ -45,6 +45,9 @@ class Benchmark(Section):
         default_factory=dict,
         description="case: {property: value}; empty = computed with the label's reference potential",
     )
+    helpers: int = Field(
+        default=0, ge=0, le=256, description="tasks that share the relaxations of a generation before they are gathered"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -89,6 +89,10 @@ class Campaign:
         """Published directory of a walker."""
         return self.generation(g) / "explore" / f"walker-{index:03d}"
 
+    def helper(self, g: int, index: int) -> Path:
+        """Published directory of a task that made relaxations for the benchmark."""
+        return self.generation(g) / "relax" / f"helper-{index:03d}"
+
     def potential(self, fingerprint: str) -> Path:
         """Bundle of a potential with its detector."""
         return self.root / "potentials" / fingerprint
