@@ -46,7 +46,7 @@ class Protocol:
     options
         Whether it has: the field of :class:`Benchmark` of the same name.
     supercell
-        Whether the case's supercell matters.
+        Whether it is made in the case's supercell, and so asks for a host that is mechanically stable.
     """
 
     name: str
@@ -127,19 +127,26 @@ def run_suite(
     if on_relaxation is not None:
         planned, tell = relaxations(settings), on_relaxation
         bench.on_relaxation = lambda slot: tell(bench.there, max(planned, bench.there), slot)
-    starts: dict[str, list[PropertyRecord]] = {}
-    found: dict[tuple[int, str], list[PropertyRecord]] = {}
-    for k, name in _from_elsewhere(settings, worker, workers):
-        case, protocol = settings.cases[k], PROTOCOLS[name]
-        if case.name not in starts:
-            starts[case.name] = _run(LATTICE, bench, case, ())
-        start = starts[case.name]
-        options = _options(protocol, settings)
-        found[k, name] = start if protocol is LATTICE else _run_from(start[0], protocol, bench, case, options)
-        if on_record is not None:
-            for record in found[k, name]:
+    found: dict[tuple[str, str], list[PropertyRecord]] = {}
+
+    def once(name: str, case: Case) -> list[PropertyRecord]:
+        """Records of a property of a case, made when first asked for: a property may need another one."""
+        if (case.name, name) not in found:
+            protocol = PROTOCOLS[name]
+            options = _options(protocol, settings)
+            obstacle = _obstacle(protocol, case, once)
+            if obstacle:
+                found[case.name, name] = _without(protocol, case, options, obstacle)
+            else:
+                a = () if protocol is LATTICE else (once(LATTICE.name, case)[0].value,)
+                found[case.name, name] = _run(protocol, bench, case, options, *a)
+        return found[case.name, name]
+
+    for case, name in _from_elsewhere(settings, worker, workers):
+        for record in once(name, case):
+            if on_record is not None:
                 on_record(record)
-    return [record for k in range(len(settings.cases)) for name in settings.properties for record in found[k, name]]
+    return [record for case in settings.cases for name in settings.properties for record in found[case.name, name]]
 
 
 def relaxations(settings: Benchmark) -> int:
@@ -152,10 +159,9 @@ def relaxations(settings: Benchmark) -> int:
     return len(bench.asked)
 
 
-def _from_elsewhere(settings: Benchmark, worker: int, workers: int) -> list[tuple[int, str]]:
-    """Cases (by index) and properties, in the order in which this worker goes through them."""
-    names: list[str] = list(dict.fromkeys(settings.properties))
-    tasks = [(k, name) for k in range(len(settings.cases)) for name in names]
+def _from_elsewhere(settings: Benchmark, worker: int, workers: int) -> list[tuple[Case, str]]:
+    """Cases and properties, in the order in which this worker goes through them."""
+    tasks: list[tuple[Case, str]] = [(case, name) for case in settings.cases for name in settings.properties]
     start = worker * len(tasks) // max(workers, 1)
     return tasks[start:] + tasks[:start]
 
@@ -174,17 +180,20 @@ def units(settings: Benchmark) -> dict[tuple[str, str], str]:
     }
 
 
-def _run_from(
-    start: PropertyRecord, protocol: Protocol, bench: Bench, case: Case, options: tuple[Any, ...]
-) -> list[PropertyRecord]:
-    """Run a protocol at the relaxed lattice constant, if there is one."""
+def _obstacle(protocol: Protocol, case: Case, once: Callable[[str, Case], list[PropertyRecord]]) -> str:
+    """Why a property cannot be measured: it needs a lattice constant, and a defect a host that is a minimum."""
+    if protocol is LATTICE:
+        return ""
+    start = once(LATTICE.name, case)[0]
     if start.value is None or not start.converged:
-        return _without(protocol, case, options, f"needs the lattice constant, which is missing: {start.reason}")
-    return _run(protocol, bench, case, options, start.value)
+        return f"needs the lattice constant, which is missing: {start.reason}"
+    constants = once("elastic", case) if protocol.supercell else []
+    unstable = next((r.reason for r in constants if elastic.UNSTABLE in r.reason), "")
+    return f"nothing is relaxed in an unstable host: {unstable}" if unstable else ""
 
 
 def _run(
-    protocol: Protocol, bench: Bench, case: Case, options: tuple[Any, ...], *lattice_constant: float
+    protocol: Protocol, bench: Bench, case: Case, options: tuple[Any, ...], *lattice_constant: Any
 ) -> list[PropertyRecord]:
     key = _key(protocol, bench, case, options, lattice_constant)
     kept = bench.store.records(key) if bench.store is not None else None

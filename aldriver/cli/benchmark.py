@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from aldriver.cli.common import Device, Json, console, emit, number, progress
+from aldriver.cli.common import Device, Json, console, emit, number, progress, shown
 from aldriver.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,16 +125,17 @@ def _show(records: list[PropertyRecord], found: Comparison) -> None:
 
     (name,) = found.candidates
     rows = {(row.case, row.property): row for row in found.rows}
-    head = ("case", "property", "value", "±", "unit", "reference", "off", "force calls", "s", "remark")
-    table = Table(*head, title=name)
+    table = Table("property", "value", "reference", "off", "force calls", "s", "remark", title=name)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for r in records:
         row = rows[r.case, r.property]
         cell = row.cells[name]
         assert cell is not None
         target = None if row.reference is None else row.reference.value
         off = "—" if cell.deviation is None else f"{cell.deviation:+.1%}"
-        table.add_row(r.case, r.property, number(r.value), number(r.error, 2), r.unit, number(target), off,
-                      str(r.force_calls), f"{r.seconds:.1f}", cell.reason)  # fmt: skip
+        table.add_row(escape(f"{r.case} {r.property}, {r.unit}"), shown(r.value, r.error), number(target), off,
+                      str(r.force_calls), f"{r.seconds:.1f}", escape(cell.reason))  # fmt: skip
     console.print(table)
     score = found.scores[name]
     if score.value is not None:

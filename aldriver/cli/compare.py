@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from aldriver.cli.benchmark import measured, suite_settings
-from aldriver.cli.common import Device, Json, console, emit, number
+from aldriver.cli.common import Device, Json, console, emit, number, shown
 from aldriver.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,22 +138,24 @@ def _generations(path: Path) -> list[Candidate]:
 def _show(found: Comparison) -> None:
     from rich.table import Table
 
-    table = Table("case", "property", "unit", "reference", *map(escape, found.candidates))
+    table = Table("property", "reference", *map(escape, found.candidates))
+    for column in table.columns:
+        column.overflow = "fold"  # a digit less would be another number
+    table.columns[0].no_wrap = True
     for row in found.rows:
         cells = []
         for cell in row.cells.values():
             if cell is None:
                 cells.append("—")
                 continue
-            error = "" if cell.error is None else f" ± {number(cell.error, 2)}"
-            off = "" if cell.deviation is None else f" ({cell.deviation:+.1%})"
-            cells.append(escape(f"{number(cell.value)}{error}{off}{'' if cell.converged else ' !'}"))
+            off = "" if cell.deviation is None else f"\n{cell.deviation:+.1%}"
+            cells.append(escape(f"{shown(cell.value, cell.error)}{off}{'' if cell.converged else ' !'}"))
         target = None if row.reference is None else row.reference.value
-        table.add_row(row.case, escape(row.property), row.unit, number(target), *cells)
+        table.add_row(escape(f"{row.case} {row.property}, {row.unit}"), number(target), *cells)
     scores = [found.scores[name] for name in found.candidates]
     table.add_section()
-    table.add_row("", "score (fixed scale)", "", "1", *(number(s.value, 2) for s in scores))
-    table.add_row("", "figure of merit", "", "", *(number(found.merit[name], 2) for name in found.candidates))
+    table.add_row("score (fixed scale)", "1", *(number(s.value, 2) for s in scores))
+    table.add_row("figure of merit", "", *(number(found.merit[name], 2) for name in found.candidates))
     console.print(table)
     remarks = {
         f"{row.property} of {row.case}, {name}: {cell.reason}"
