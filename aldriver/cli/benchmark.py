@@ -121,22 +121,27 @@ def _subject(potential: str | None, reference: str | None, spec: Path | None, la
 
 
 def _show(records: list[PropertyRecord], found: Comparison) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     (name,) = found.candidates
     rows = {(row.case, row.property): row for row in found.rows}
-    table = Table("property", "value", "reference", "off", "force calls", "s", "remark", title=name)
-    for column in table.columns[:-1]:
-        column.no_wrap = True
+    table = Table("property", *(Column(c, no_wrap=True) for c in ("value", "reference", "off", "calls", "s")), title=name)
+    remarks = []
     for r in records:
         row = rows[r.case, r.property]
         cell = row.cells[name]
         assert cell is not None
         target = None if row.reference is None else row.reference.value
         off = "—" if cell.deviation is None else f"{cell.deviation:+.1%}"
-        table.add_row(escape(f"{r.case} {r.property}, {r.unit}"), shown(r.value, r.error), number(target), off,
-                      str(r.force_calls), f"{r.seconds:.1f}", escape(cell.reason))  # fmt: skip
+        mark = ""
+        if cell.reason:
+            remarks += [cell.reason] if cell.reason not in remarks else []
+            mark = f" [{remarks.index(cell.reason) + 1}]"
+        table.add_row(escape(f"{r.case} {r.property}, {r.unit}{mark}"), shown(r.value, r.error), number(target), off,
+                      str(r.force_calls), f"{r.seconds:.1f}")  # fmt: skip
     console.print(table)
+    for k, remark in enumerate(remarks, start=1):
+        console.print(f"[{k}] {remark}", markup=False, highlight=False)
     score = found.scores[name]
     if score.value is not None:
         missing = f", {score.missing} of them missing" if score.missing else ""

@@ -142,7 +142,12 @@ def _show(found: Comparison) -> None:
     for column in table.columns:
         column.overflow = "fold"  # a digit less would be another number
     table.columns[0].no_wrap = True
+    case = ""
     for row in found.rows:
+        if row.case != case:
+            case = row.case
+            table.add_section()
+            table.add_row(f"[bold]{escape(case)}[/]")
         cells = []
         for cell in row.cells.values():
             if cell is None:
@@ -151,7 +156,7 @@ def _show(found: Comparison) -> None:
             off = "" if cell.deviation is None else f"\n{cell.deviation:+.1%}"
             cells.append(escape(f"{shown(cell.value, cell.error)}{off}{'' if cell.converged else ' !'}"))
         target = None if row.reference is None else row.reference.value
-        table.add_row(escape(f"{row.case} {row.property}, {row.unit}"), number(target), *cells)
+        table.add_row(escape(f"{row.property}, {row.unit}"), number(target), *cells)
     scores = [found.scores[name] for name in found.candidates]
     table.add_section()
     table.add_row("score (fixed scale)", "1", *(number(s.value, 2) for s in scores))
