@@ -125,7 +125,8 @@ def _show(records: list[PropertyRecord], found: Comparison) -> None:
 
     (name,) = found.candidates
     rows = {(row.case, row.property): row for row in found.rows}
-    table = Table("property", *(Column(c, no_wrap=True) for c in ("value", "reference", "off", "calls", "s")), title=name)
+    numbers = (Column(head, no_wrap=True) for head in ("value", "reference", "off", "calls", "s"))
+    table = Table("property", *numbers, title=name)
     remarks = []
     for r in records:
         row = rows[r.case, r.property]
