@@ -101,6 +101,10 @@ def _copies(campaign: Campaign, first: int, count: int) -> list[Atoms]:
 
 def _reference_records(campaign: Campaign, progress: Progress) -> list[PropertyRecord]:
     recipe = campaign.recipe
+    if recipe.benchmark.reference_file is not None:
+        from aldriver.benchmark.comparison import read_candidate
+
+        return list(read_candidate(recipe.benchmark.reference_file).records)
     if recipe.benchmark.reference:
         from aldriver.benchmark.suite import units
 

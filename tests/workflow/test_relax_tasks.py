@@ -2,12 +2,16 @@
 
 import json
 
+import pytest
+
 from aldriver.benchmark.suite import run_suite
+from aldriver.core.errors import InputError
 from aldriver.core.store import publish, verify
 from aldriver.workflow import control, stages
 from aldriver.workflow.campaign import create
 from aldriver.workflow.control import note_published
 from aldriver.workflow.generation import generation_workflow
+from aldriver.workflow.storing import records_of
 
 
 def graph(workflow):
@@ -112,3 +116,25 @@ def test_a_campaign_goes_on_when_a_helper_breaks(stubs, write_recipe, tmp_path):
     for generation in range(3):
         assert done.count(f"relax {generation} 0") == done.count(f"benchmark {generation}") == 1
     assert len(campaign.ledger.find("stage_failed", stage="relax")) == 3
+
+
+def test_a_reference_made_before_judges_the_campaign(write_recipe, tmp_path):
+    record = {"property": "c44", "case": "bcc-Fe", "value": 105.0, "unit": "GPa"}
+    (tmp_path / "dft.json").write_text(json.dumps({"potential": "espresso: PBE", "records": [record]}))
+    recipe = write_recipe(benchmark={"cases": CASES, "reference_file": "dft.json"})
+    campaign = create(recipe, tmp_path / "campaign")
+    stages.run_stage("reference", campaign, 0)
+    (found,) = records_of(campaign, 0, "reference")
+    assert (found.value, found.property) == (105.0, "c44")
+
+
+def test_a_reference_that_is_not_there_is_said(write_recipe, tmp_path):
+    campaign = create(write_recipe(benchmark={"cases": CASES, "reference_file": "gone.json"}), tmp_path / "campaign")
+    with pytest.raises(InputError, match=r"gone\.json: not a result of `aldriver benchmark"):
+        stages.run_stage("reference", campaign, 0)
+
+
+def test_gate_rules_on_nothing_are_refused_at_the_start(write_recipe, tmp_path):
+    campaign = create(write_recipe(gate={"must_have": ["binding_energy"]}), tmp_path / "campaign")
+    with pytest.raises(InputError, match="the suite gives no 'binding_energy'"):
+        stages.run_stage("reference", campaign, 0)
