@@ -27,8 +27,8 @@ from aldriver.potentials.base import Potential
 VERSION = 1
 """Of how relaxations are made: a change that changes results asks for another, and nothing kept is used any more."""
 
-OnRelaxation = Callable[[int, int, str], None]
-"""Called with how many of a property's relaxations are there, how many there are, and which was the last."""
+OnRelaxation = Callable[[str], None]
+"""Called with the slot of each relaxation that is there, made now or before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Bench:
         warm: bool = True,
         worker: int = 0,
         workers: int = 1,
-        on_relaxation: OnRelaxation = lambda done, total, slot: None,
+        on_relaxation: OnRelaxation = lambda slot: None,
     ) -> None:
         self.potential = CountingPotential(potential)
         self.store, self.warm = store, warm
@@ -119,7 +119,7 @@ class Bench:
                     relaxed = self._relax(key, job, wait=wait)
                     if relaxed is not None:
                         found[key] = relaxed
-                        self.on_relaxation(len(found), len(todo), job.slot)
+                        self.on_relaxation(job.slot)
         return [found[key] for key in keys]
 
     @contextmanager
@@ -135,6 +135,11 @@ class Bench:
         cost.force_calls = made.force_calls + reused.force_calls
         cost.atom_calls = made.atom_calls + reused.atom_calls
         cost.seconds = made.seconds + reused.seconds
+
+    @property
+    def there(self) -> int:
+        """How many different relaxations are there so far."""
+        return len(self._here)
 
     def key(self, job: Job) -> str:
         """What makes a relaxation the same: potential, structure, constraints, tolerances and version."""

@@ -23,6 +23,8 @@ PROPERTIES = {"c11": "GPa", "c12": "GPa", "c44": "GPa", "c_prime": "GPa", "bulk_
 STRAINS = np.array([-0.01, -0.005, 0.005, 0.01])
 FORCE_TOLERANCE = 1.0e-3  # eV/Å, of the internal relaxation
 MAX_STEPS = 100
+UNSTABLE = "mechanically unstable"
+"""What the reason of a constant says when the crystal is no minimum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ def _value(name: str, slope: Slope, cost: Cost, converged: bool, case: Case) -> 
     reason = "" if converged else f"the atoms of a strained cell did not relax within {MAX_STEPS} steps"
     if converged and name in ("c44", "c_prime", "bulk_modulus") and slope.value <= 0:
         shown = {"c44": "C44", "c_prime": "C'", "bulk_modulus": "B"}[name]
-        reason = f"with this potential {case.name} is mechanically unstable: {shown} = {slope.value:.0f} GPa"
+        reason = f"with this potential {case.name} is {UNSTABLE}: {shown} = {slope.value:.0f} GPa"
     return Value(
         property=name,
         value=slope.value,

@@ -7,15 +7,18 @@ decision is the workflow's business.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from aldriver.benchmark.score import base_name, deviation
+from aldriver.core.errors import InputError
 from aldriver.core.recipe import Gate, Stop
 from aldriver.core.records import PropertyRecord
 
 Reference = Sequence[PropertyRecord] | Mapping[str, Mapping[str, float]]
 Key = tuple[str, str]
+"""Case and property."""
 
 SHOWN = {
     "lattice_constant": "lattice constant",
@@ -89,7 +92,10 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Deviation:
-    """A property against the reference, before (promoted) and after (new); relative deviations, None where missing."""
+    """A property against the reference, before (promoted) and after (new).
+
+    The deviations are absolute values of :func:`aldriver.benchmark.score.deviation`, None where missing.
+    """
 
     case: str
     name: str
@@ -104,7 +110,7 @@ class Deviation:
     @property
     def label(self) -> str:
         """E.g. ``C44 of bcc-Fe``."""
-        return f"{SHOWN.get(self.name, self.name)} of {self.case}"
+        return f"{shown(self.name)} of {self.case}"
 
     @property
     def growth(self) -> float:
@@ -128,7 +134,8 @@ def decide(
     """Compare a new generation with the promoted one.
 
     It is promoted when training accepted it, its held-out force RMSE is below `max_force_rmse_ratio` of the promoted
-    one's, and no property (converged in both) has moved away from the reference by more than `max_property_worsening`.
+    one's, it has all properties of `must_have`, and no property (converged in both) has moved away from the reference
+    by more than its tolerance, or else `max_property_worsening`.
 
     Parameters
     ----------
@@ -174,8 +181,8 @@ def compare(new: Sequence[PropertyRecord], promoted: Sequence[PropertyRecord], r
                 reference=target,
                 new=value,
                 promoted=old,
-                new_deviation=_relative(value, target),
-                promoted_deviation=_relative(old, target),
+                new_deviation=_off(name, value, target),
+                promoted_deviation=_off(name, old, target),
                 reason="it was not computed" if record is None else record.reason,
             )
         )
@@ -198,17 +205,70 @@ def _judge(
             return "rollback", f"rolled back to {promoted.name}: {errors}, above ×{settings.rollback_ratio:g}"
         if ratio >= settings.max_force_rmse_ratio:
             return "hold", f"held: {errors}, needed below ×{settings.max_force_rmse_ratio:g} of {promoted.name}"
+    lacking = _lacking(new.records, settings.must_have)
+    if lacking:
+        return "hold", f"held: gate.must_have: no trusted {lacking}; {errors}"
     lost = [d for d in deviations if d.new is None and d.promoted is not None]
     if lost:
         return "hold", f"held: no trusted {lost[0].label} any more ({lost[0].reason or 'no value'}); {errors}"
-    worst = max(deviations, key=lambda d: d.growth, default=None)
-    if worst is not None and worst.growth > settings.max_property_worsening:
-        allowed = f"more than {settings.max_property_worsening:.0%} further off than with {promoted.name}"
+    worst = max(deviations, key=lambda d: d.growth - _tolerance(settings, d.name), default=None)
+    if worst is not None and worst.growth > _tolerance(settings, worst.name):
+        allowed = f"more than {_percent(_tolerance(settings, worst.name))} further off than with {promoted.name}"
         return "hold", f"held: {_change(worst)}, {allowed}; {errors}"
     known = [d for d in deviations if d.new_deviation is not None]
     farthest = max(known, key=lambda d: d.new_deviation or 0.0, default=None)
     tail = "" if farthest is None else f"; farthest property: {_change(farthest)}"
     return "promote", f"promoted: {errors}{tail}"
+
+
+def check_rules(settings: Gate, names: Collection[str]) -> None:
+    """Refuse gate rules on properties that the suite does not give.
+
+    Parameters
+    ----------
+    names
+        Those it gives, variants included.
+
+    Raises
+    ------
+    InputError
+        Naming the key: such a rule would hold every generation, or none.
+    """
+    known = {*names, *map(base_name, names)}
+    for key, wanted in (("must_have", settings.must_have), ("tolerances", list(settings.tolerances))):
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            given = sorted({base_name(name) for name in names})
+            raise InputError(f"gate.{key}: the suite gives no '{unknown[0]}'; it gives {', '.join(given)}")
+
+
+def shown(name: str) -> str:
+    """A property in words, with its variant: ``binding energy (Cu-Ni,2)``."""
+    base = base_name(name)
+    variant = name[len(base) :]
+    return SHOWN.get(name) or SHOWN.get(base, base.replace("_", " ")) + (f" {variant}" if variant else "")
+
+
+def _tolerance(settings: Gate, name: str) -> float:
+    """Growth of the deviation a property is allowed; a rule on the variant wins over one on the property."""
+    base = settings.tolerances.get(base_name(name), settings.max_property_worsening)
+    return settings.tolerances.get(name, base)
+
+
+def _lacking(records: Sequence[PropertyRecord], wanted: Sequence[str]) -> str:
+    """The first property that must be there and is not, with the reason; empty when all are."""
+    for name in wanted:
+        found = [r for r in records if name in (r.property, base_name(r.property))]
+        bad = next((r for r in found if _trusted(r) is None), None)
+        if bad is not None:
+            return f"{shown(bad.property)} of {bad.case} ({bad.reason or 'no value'})"
+        if not found:
+            return f"{shown(name)} (it was not computed)"
+    return ""
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g}%"
 
 
 def _stop_reason(now: GenerationScore, stop: Stop, generation: int, labels: int, settled: str) -> str:
@@ -266,5 +326,6 @@ def _trusted(record: PropertyRecord | None) -> float | None:
     return record.value if record is not None and record.converged else None
 
 
-def _relative(value: float | None, target: float) -> float | None:
-    return None if value is None or target == 0 else abs(value - target) / abs(target)
+def _off(name: str, value: float | None, target: float) -> float | None:
+    off = deviation(name, value, target)
+    return None if off is None else abs(off)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from aldriver.benchmark.score import scale_of
 from aldriver.core.records import PropertyRecord
 
 ERROR_MARGIN = 0.1
@@ -133,7 +134,7 @@ def _benchmark(before: Sequence[PropertyRecord], after: Sequence[PropertyRecord]
         same = old.get((new.case, new.property))
         if same is None or same.value is None or new.value is None or not (same.converged and new.converged):
             return False, f"benchmark: no trusted {new.property} of {new.case} to compare"
-        size = max(abs(same.value), abs(new.value))
+        size = max(abs(same.value), abs(new.value), scale_of(new.property).floor)
         changes[f"{new.property} of {new.case}"] = abs(new.value - same.value) / size if size else 0.0
     if not changes:
         return False, "benchmark: nothing to compare"

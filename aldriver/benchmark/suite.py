@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from aldriver.benchmark import elastic, eos, lattice, vacancy
-from aldriver.benchmark.bench import Bench, OnRelaxation
+from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
+from aldriver.benchmark.plan import PlanningBench
 from aldriver.benchmark.store import Store
 from aldriver.core.errors import StoreError
 from aldriver.core.frames import frame_hash
@@ -25,6 +26,8 @@ from aldriver.core.records import PropertyRecord, jsonable
 from aldriver.potentials.base import Potential
 
 OnRecord = Callable[[PropertyRecord], None]
+OnRelaxation = Callable[[int, int, str], None]
+"""Called with how many relaxations of the suite are there, how many it takes, and which was the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Protocol:
     options
         Whether it has: the field of :class:`Benchmark` of the same name.
     supercell
-        Whether the case's supercell matters.
+        Whether it is made in the case's supercell, and so asks for a host that is mechanically stable.
     """
 
     name: str
@@ -84,7 +87,7 @@ def run_suite(
     *,
     cache_dir: Path | None,
     on_record: OnRecord | None = None,
-    on_relaxation: OnRelaxation = lambda done, total, slot: None,
+    on_relaxation: OnRelaxation | None = None,
     worker: int = 0,
     workers: int = 1,
 ) -> list[PropertyRecord]:
@@ -100,9 +103,10 @@ def run_suite(
         nothing. What it holds is not computed again (the records then tell what they took when they were computed).
         Properties that raised an error are not kept.
     on_record, on_relaxation
-        Called with each record as soon as it is there, and after each relaxation of a property.
+        Called with each record as soon as it is there, and after each relaxation.
     worker, workers
-        Which of how many workers on the same `cache_dir` this is: they never make the same relaxation.
+        Which of how many workers on the same `cache_dir` this is: each begins elsewhere in the suite, and they never
+        make the same relaxation.
 
     Returns
     -------
@@ -119,19 +123,51 @@ def run_suite(
     """
     potential.check_elements([conventional_cell(case) for case in settings.cases])
     store = None if cache_dir is None else Store(cache_dir)
-    bench = Bench(potential, store=store, worker=worker, workers=workers, on_relaxation=on_relaxation)
-    records: list[PropertyRecord] = []
-    for case in settings.cases:
-        start = _run(LATTICE, bench, case, ())
-        for name in settings.properties:
+    bench = Bench(potential, store=store, worker=worker, workers=workers)
+    if on_relaxation is not None:
+        planned, tell = relaxations(settings), on_relaxation
+        bench.on_relaxation = lambda slot: tell(bench.there, max(planned, bench.there), slot)
+    found: dict[tuple[str, str], list[PropertyRecord]] = {}
+
+    def once(name: str, case: Case) -> list[PropertyRecord]:
+        """Records of a property of a case, made when first asked for: a property may need another one."""
+        if (case.name, name) not in found:
             protocol = PROTOCOLS[name]
-            options = (getattr(settings, name),) if protocol.options else ()
-            found = start if protocol is LATTICE else _run_from(start[0], protocol, bench, case, options)
-            records += found
+            options = _options(protocol, settings)
+            obstacle = _obstacle(protocol, case, once)
+            if obstacle:
+                found[case.name, name] = _without(protocol, case, options, obstacle)
+            else:
+                a = () if protocol is LATTICE else (once(LATTICE.name, case)[0].value,)
+                found[case.name, name] = _run(protocol, bench, case, options, *a)
+        return found[case.name, name]
+
+    for case, name in _from_elsewhere(settings, worker, workers):
+        for record in once(name, case):
             if on_record is not None:
-                for record in found:
-                    on_record(record)
-    return records
+                on_record(record)
+    return [record for case in settings.cases for name in settings.properties for record in found[case.name, name]]
+
+
+def relaxations(settings: Benchmark) -> int:
+    """How many different relaxations a suite takes, as far as can be foreseen."""
+    bench = PlanningBench()
+    for case in settings.cases:
+        for name in settings.properties:
+            if PROTOCOLS[name] is not LATTICE:
+                bench.foresee(PROTOCOLS[name].compute, case, case.a, *_options(PROTOCOLS[name], settings))
+    return len(bench.asked)
+
+
+def _from_elsewhere(settings: Benchmark, worker: int, workers: int) -> list[tuple[Case, str]]:
+    """Cases and properties, in the order in which this worker goes through them."""
+    tasks: list[tuple[Case, str]] = [(case, name) for case in settings.cases for name in settings.properties]
+    start = worker * len(tasks) // max(workers, 1)
+    return tasks[start:] + tasks[:start]
+
+
+def _options(protocol: Protocol, settings: Benchmark) -> tuple[Any, ...]:
+    return (getattr(settings, protocol.name),) if protocol.options else ()
 
 
 def units(settings: Benchmark) -> dict[tuple[str, str], str]:
@@ -144,17 +180,20 @@ def units(settings: Benchmark) -> dict[tuple[str, str], str]:
     }
 
 
-def _run_from(
-    start: PropertyRecord, protocol: Protocol, bench: Bench, case: Case, options: tuple[Any, ...]
-) -> list[PropertyRecord]:
-    """Run a protocol at the relaxed lattice constant, if there is one."""
+def _obstacle(protocol: Protocol, case: Case, once: Callable[[str, Case], list[PropertyRecord]]) -> str:
+    """Why a property cannot be measured: it needs a lattice constant, and a defect a host that is a minimum."""
+    if protocol is LATTICE:
+        return ""
+    start = once(LATTICE.name, case)[0]
     if start.value is None or not start.converged:
-        return _without(protocol, case, options, f"needs the lattice constant, which is missing: {start.reason}")
-    return _run(protocol, bench, case, options, start.value)
+        return f"needs the lattice constant, which is missing: {start.reason}"
+    constants = once("elastic", case) if protocol.supercell else []
+    unstable = next((r.reason for r in constants if elastic.UNSTABLE in r.reason), "")
+    return f"nothing is relaxed in an unstable host: {unstable}" if unstable else ""
 
 
 def _run(
-    protocol: Protocol, bench: Bench, case: Case, options: tuple[Any, ...], *lattice_constant: float
+    protocol: Protocol, bench: Bench, case: Case, options: tuple[Any, ...], *lattice_constant: Any
 ) -> list[PropertyRecord]:
     key = _key(protocol, bench, case, options, lattice_constant)
     kept = bench.store.records(key) if bench.store is not None else None

@@ -93,3 +93,10 @@ def progress(description: str, total: int | None = None) -> Iterator[Any]:
 def number(value: float | None, digits: int = 4) -> str:
     """A number for a table; an em dash where there is none."""
     return "—" if value is None else f"{value:.{digits}g}"
+
+
+def shown(value: float | None, error: float | None) -> str:
+    """A value with its error for a table, left out where it is below the digits shown: ``2.855``, ``243.3 ± 1``."""
+    if value is None or error is None or not abs(error) > 0.0005 * abs(value):
+        return number(value)
+    return f"{number(value)} ± {number(error, 1)}"

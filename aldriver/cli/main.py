@@ -14,6 +14,7 @@ import aldriver
 from aldriver.cli import (
     benchmark,
     campaign,
+    compare,
     convert,
     db,
     detector,
@@ -46,6 +47,7 @@ app.command("resume")(campaign.resume)
 app.command("cancel")(campaign.cancel)
 app.command("status")(status.status)
 app.command("benchmark")(benchmark.benchmark)
+app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("convert")(convert.convert)

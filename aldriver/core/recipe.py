@@ -94,6 +94,14 @@ class Gate(Section):
     max_property_worsening: Annotated[float, Field(ge=0)] = Field(
         default=0.1, description="largest allowed growth of a property's relative deviation from the reference"
     )
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="property: growth allowed in place of `max_property_worsening` "
+        "(`binding_energy` stands for all of them)",
+    )
+    must_have: list[str] = Field(
+        default_factory=list, description="properties without which a generation is held: each needs a trusted value"
+    )
     rollback_ratio: Positive = Field(default=1.5, description="a ratio above this rolls back instead of holding")
 
 

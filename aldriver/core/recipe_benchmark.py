@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ase.data import atomic_numbers, reference_states
@@ -45,11 +46,25 @@ class Benchmark(Section):
         default_factory=dict,
         description="case: {property: value}; empty = computed with the label's reference potential",
     )
+    reference_file: Path | None = Field(
+        default=None,
+        description="in place of `reference`: what `aldriver benchmark --json` wrote, e.g. with "
+        "[`--reference dft`](verdict.md#references)",
+    )
+    helpers: int = Field(
+        default=0, ge=0, le=256, description="tasks that share the relaxations of a generation before they are gathered"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _from_suite(cls, value: Any) -> Any:
         return SUITES.complete(value) if isinstance(value, dict) and value.get("suite") else value
+
+    @model_validator(mode="after")
+    def _one_reference(self) -> Benchmark:
+        if self.reference and self.reference_file is not None:
+            raise ValueError("give reference or reference_file, not both")
+        return self
 
     @field_validator("cases")
     @classmethod

@@ -294,7 +294,7 @@ def core_hours(campaign: Campaign) -> dict[str, dict[int, float]]:
             key, stage = str(entry.get("key")), "label"
             spent = 0.0 if key in seen else max(spent, finite(entry.get("cpu_s")) or 0.0)
             seen.add(key)
-        by = hours.setdefault({"collect": "label", "baseline": "train"}.get(stage, stage), {})
+        by = hours.setdefault({"collect": "label", "baseline": "train", "relax": "benchmark"}.get(stage, stage), {})
         by[generation] = by.get(generation, 0.0) + spent / 3600
     order = {stage: i for i, stage in enumerate(STAGES)}
     return dict(sorted(hours.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))

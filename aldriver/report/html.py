@@ -11,7 +11,7 @@ import yaml
 
 from aldriver import __version__
 from aldriver.core.records import dumps
-from aldriver.report import detection, figures, summary, tables
+from aldriver.report import detection, figures, summary, tables, verdict
 from aldriver.report.data import Campaign
 from aldriver.report.figures import Figure
 from aldriver.report.promise import promise_table
@@ -31,19 +31,13 @@ style-src 'unsafe-inline'; img-src data: blob:">
 <body>
 <a class="skip" href="#main">Skip to the results</a>
 <header>
-<p class="kicker">aldriver campaign report</p>
-<h1>$name</h1>
-<p class="state"><span class="tag $mood">$state</span> $about</p>
-$summary
-<dl class="tiles">$tiles</dl>
-$missing
+$header
 </header>
 <nav aria-label="Sections">$links</nav>
 <main id="main">
 $sections
 </main>
-<footer>Written by aldriver $version on $now from the files of the campaign. \
-This page loads nothing from a network.</footer>
+<footer>Written by aldriver $version on $now$source. This page loads nothing from a network.</footer>
 <script type="application/json" id="figures">$specs</script>
 <script>$plotly</script>
 <script>$script</script>
@@ -59,40 +53,66 @@ _MOODS = {"finished": "good", "under way": "fair"}
 
 
 def render(campaign: Campaign) -> str:
-    """The whole page as text."""
-    from plotly.offline import get_plotlyjs
-
+    """The whole page of a campaign as text."""
     groups = {
         "errors": figures.error_figures(campaign),
+        "scores-benchmark": verdict.campaign_figures(campaign),
         "parity": figures.parity_figures(campaign),
         "scores": detection.distribution_figures(campaign),
         "explored": [detection.map_figure(campaign), detection.coverage_figure(campaign)],
         "cost": [figures.cost_figure(campaign)],
     }
-    specs = {f.key: f.spec for group in groups.values() for f in group if f.spec is not None}
     word, about = summary.state(campaign)
+    tiles = "".join(
+        f"<div><dt>{escape(t.title)}</dt><dd><b>{escape(t.value)}</b> <span>{escape(t.note)}</span></dd></div>"
+        for t in summary.tiles(campaign)
+    )
+    header = (
+        f'<p class="kicker">aldriver campaign report</p>\n<h1>{escape(campaign.name)}</h1>\n'
+        f'<p class="state"><span class="tag {_MOODS.get(word, "")}">{escape(word)}</span> {escape(about)}</p>\n'
+        f'{_summary(campaign)}\n<dl class="tiles">{tiles}</dl>\n{_missing(campaign)}'
+    )
+    return document(
+        title=f"{campaign.name}: aldriver report",
+        header=header,
+        sections=_sections(campaign, groups),
+        figures=[f for group in groups.values() for f in group],
+        source=" from the files of the campaign",
+    )
+
+
+def document(
+    *, title: str, header: str, sections: list[tuple[str, str, str, str]], figures: list[Figure], source: str = ""
+) -> str:
+    """A page that holds all it needs.
+
+    Parameters
+    ----------
+    header
+        HTML.
+    sections
+        Key, title, introduction (HTML) and body (HTML) of each.
+    figures
+        Those that the bodies place with :func:`grid`.
+    source
+        What it was made from, as the footer says it.
+    """
+    from plotly.offline import get_plotlyjs
+
     here = files("aldriver.report")
-    sections = _sections(campaign, groups)
+    specs = {f.key: f.spec for f in figures if f.spec is not None}
     return _PAGE.substitute(
-        title=escape(f"{campaign.name}: aldriver report"),
-        name=escape(campaign.name),
+        title=escape(title),
         style=here.joinpath("style.css").read_text(),
-        mood=_MOODS.get(word, ""),
-        state=escape(word),
-        about=escape(about),
-        summary=_summary(campaign),
-        tiles="".join(
-            f"<div><dt>{escape(t.title)}</dt><dd><b>{escape(t.value)}</b> <span>{escape(t.note)}</span></dd></div>"
-            for t in summary.tiles(campaign)
-        ),
-        missing=_missing(campaign),
-        links="".join(f'<a href="#{key}">{title}</a>' for key, title, _, _ in sections),
+        header=header,
+        links="".join(f'<a href="#{key}">{name}</a>' for key, name, _, _ in sections),
         sections="\n".join(
-            f'<section id="{key}"><h2>{title}</h2>\n<p class="lead">{lead}</p>\n{body}\n</section>'
-            for key, title, lead, body in sections
+            f'<section id="{key}"><h2>{name}</h2>\n<p class="lead">{lead}</p>\n{body}\n</section>'
+            for key, name, lead, body in sections
         ),
         version=escape(__version__),
         now=time.strftime("%Y-%m-%d %H:%M"),
+        source=escape(source),
         specs=script_safe(dumps(specs, indent=None)),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
         script=here.joinpath("page.js").read_text(),
@@ -110,33 +130,35 @@ def _sections(campaign: Campaign, groups: dict[str, list[Figure]]) -> list[tuple
     settings = label if isinstance(label, dict) else {}
     engine = escape(str(settings.get("reference") or settings.get("engine") or "the reference"))
     return [
-        ("errors", "Errors", "How far energies, forces and stresses are from the reference.", _grid(groups["errors"])),
+        ("errors", "Errors", "How far energies, forces and stresses are from the reference.", grid(groups["errors"])),
         (
             "benchmark",
             "Benchmark",
             _LEGEND + "A value whose relaxation did not converge is shown, but never counted.",
-            tables.benchmark_table(campaign),
+            grid(groups["scores-benchmark"])
+            + tables.benchmark_table(campaign)
+            + _details("Beside published values", verdict.published_table(campaign)),
         ),
         ("decisions", "Decisions", "What the gate decided after each generation, and why.", tables.timeline(campaign)),
-        ("parity", "Parity", "Predicted against reference, before and after.", _grid(groups["parity"])),
+        ("parity", "Parity", "Predicted against reference, before and after.", grid(groups["parity"])),
         (
             "detection",
             "Detection",
             "What the detector promises, what audit labels measured, and how unusual frames look to it.",
-            promise_table(campaign) + _grid(groups["scores"]),
+            promise_table(campaign) + grid(groups["scores"]),
         ),
         (
             "exploration",
             "Exploration",
             "Where MD with each generation's potential went.",
-            _grid(groups["explored"]) + _details("All walkers", tables.walker_table(campaign)),
+            grid(groups["explored"]) + _details("All walkers", tables.walker_table(campaign)),
         ),
         ("labels", "Labels", f"Every frame sent to {engine}, and what came back.", tables.label_table(campaign)),
         (
             "cost",
             "Cost",
             "Where the computer time went.",
-            _grid(groups["cost"]) + _details("By generation", tables.cost_table(campaign)),
+            grid(groups["cost"]) + _details("By generation", tables.cost_table(campaign)),
         ),
         ("recipe", "Recipe", "The settings of this campaign, defaults filled in.", _recipe(campaign)),
     ]
@@ -166,7 +188,8 @@ def _details(title: str, body: str) -> str:
     return f"<details><summary>{title}</summary>{body}</details>" if body else ""
 
 
-def _grid(group: list[Figure]) -> str:
+def grid(group: list[Figure]) -> str:
+    """Figures side by side."""
     return f'<div class="grid n{len(group)}">' + "\n".join(_figure(f) for f in group) + "</div>"
 
 

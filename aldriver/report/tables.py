@@ -10,7 +10,7 @@ from typing import Any
 from aldriver.report.data import Campaign, Generation
 from aldriver.report.figures import core_hours, decision_word
 from aldriver.report.summary import by_property, deviation
-from aldriver.report.words import REASONS, duration, finite, number, percent, property_name
+from aldriver.report.words import REASONS, duration, finite, number, percent, property_name, unit_name
 
 GOOD, FAIR = 0.03, 0.10
 """Deviations up to these fractions of the reference count as good and fair."""
@@ -65,15 +65,11 @@ def benchmark_table(campaign: Campaign) -> str:
         case, prop = key
         records = [found[g.number].get(key) for g in shown]
         unit = next((str(r["unit"]) for r in [*records, wanted.get(key)] if r and r.get("unit")), "")
-        name = f'{escape(property_name(prop))} <span class="sub">{escape(case)}, {escape(_unit(unit))}</span>'
+        name = f'{escape(property_name(prop))} <span class="sub">{escape(case)}, {escape(unit_name(unit))}</span>'
         row = [name, _value(wanted.get(key), None, notes)]
         rows.append(row + [_value(r, wanted.get(key), notes) for r in records])
     made = table(head, rows, label="Benchmark of each generation beside the reference", numeric=1)
     return made + ('<ol class="remarks">' + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ol>" if notes else "")
-
-
-def _unit(unit: str) -> str:
-    return {"A": "Å", "angstrom": "Å", "": "no unit"}.get(unit, unit).replace("^3", "³").replace("^2", "²")
 
 
 def _value(record: dict[str, Any] | None, reference: dict[str, Any] | None, notes: list[str]) -> str:

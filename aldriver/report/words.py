@@ -106,8 +106,15 @@ def listed(items: list[str]) -> str:
 
 
 def property_name(key: str) -> str:
-    """Name of a benchmarked property."""
-    return PROPERTIES.get(key, key.replace("_", " ").capitalize())
+    """Name of a benchmarked property: ``Binding energy (Cu-Ni,2)``."""
+    base, _, variant = key.partition("(")
+    name = PROPERTIES.get(base, base.replace("_", " ").capitalize())
+    return PROPERTIES.get(key, f"{name} ({variant}" if variant else name)
+
+
+def unit_name(unit: str) -> str:
+    """A unit as it is printed."""
+    return {"A": "Å", "angstrom": "Å", "": "no unit"}.get(unit, unit).replace("^3", "³").replace("^2", "²")
 
 
 def signal_name(key: str) -> str:

@@ -89,6 +89,10 @@ class Campaign:
         """Published directory of a walker."""
         return self.generation(g) / "explore" / f"walker-{index:03d}"
 
+    def helper(self, g: int, index: int) -> Path:
+        """Published directory of a task that made relaxations for the benchmark."""
+        return self.generation(g) / "relax" / f"helper-{index:03d}"
+
     def potential(self, fingerprint: str) -> Path:
         """Bundle of a potential with its detector."""
         return self.root / "potentials" / fingerprint
@@ -252,7 +256,7 @@ def holder_alive(campaign: Campaign) -> bool:
 
 
 def absolute(recipe: Recipe, base: Path) -> Recipe:
-    """The recipe with potentials and pseudopotential folders that lie beside it as absolute paths."""
+    """The recipe with potentials, pseudopotential folders and reference files beside it as absolute paths."""
 
     def resolved(ref: str) -> str:
         family, colon, rest = ref.partition(":")
@@ -268,7 +272,11 @@ def absolute(recipe: Recipe, base: Path) -> Recipe:
     if label.espresso is not None and (base / label.espresso.pseudo_dir).is_dir():
         folder = (base / label.espresso.pseudo_dir).resolve()
         label = label.model_copy(update={"espresso": label.espresso.model_copy(update={"pseudo_dir": folder})})
-    return recipe.model_copy(update={"potential": resolved(recipe.potential), "label": label})
+    benchmark = recipe.benchmark
+    if benchmark.reference_file is not None:
+        benchmark = benchmark.model_copy(update={"reference_file": (base / benchmark.reference_file).resolve()})
+    changes = {"potential": resolved(recipe.potential), "label": label, "benchmark": benchmark}
+    return recipe.model_copy(update=changes)
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -127,7 +127,7 @@ def note_published(campaign: Campaign) -> None:
         if path in noted or not is_published(folder):
             continue
         parts = folder.relative_to(campaign.root).parts
-        index = int(parts[2].removeprefix("walker-")) if len(parts) > 2 else None
+        index = int(parts[2].rpartition("-")[2]) if len(parts) > 2 else None
         stage = "collect" if parts[1] == "label" else parts[1]
         generation = int(parts[0].removeprefix("generation-"))
         campaign.ledger.append("published", stage=stage, generation=generation, index=index, path=path, recovered=True)

@@ -15,9 +15,9 @@ from aldriver.potentials.families import OWN_ENVIRONMENT, family_of, is_here
 if TYPE_CHECKING:
     from aldriver.core.recipe import Recipe
 
-GROUPS = {"reference": "benchmark", "baseline": "train"}
+GROUPS = {"reference": "benchmark", "baseline": "train", "relax": "benchmark"}
 """Stages that run where another one's category runs."""
-POTENTIAL = frozenset({"baseline", "explore", "select", "train", "benchmark"})
+POTENTIAL = frozenset({"baseline", "explore", "select", "train", "relax", "benchmark"})
 """Stages that evaluate or train the campaign's potential."""
 DFT = "dft"
 """Category of the labels once ``resources.queue`` says what its jobs ask for."""

@@ -1,7 +1,8 @@
 """The graph: one FireWorks workflow per generation, holding what its files lack.
 
-explore × n → select → [label × m → collect] → train → benchmark → gate; generation 0: reference → baseline →
-benchmark → gate. What a stage does is ``stage_*.py``'s business, when to rebuild ``control.py``'s.
+explore × n → select → [label × m → collect] → train → [relax × k] → benchmark → gate; generation 0: reference →
+baseline → [relax × k] → benchmark → gate. What a stage does is ``stage_*.py``'s business, when to rebuild
+``control.py``'s.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from aldriver.workflow.packs import packs, unlabelled
 if TYPE_CHECKING:
     from fireworks import Firework, LaunchPad, Workflow
 
-PRIORITY = {"gate": 9, "benchmark": 8, "train": 7, "collect": 6, "label": 5, "select": 4, "explore": 3}
+PRIORITY = {"gate": 9, "benchmark": 8, "relax": 8, "train": 7, "collect": 6, "label": 5, "select": 4, "explore": 3}
 """What frees other work goes first: with several campaigns on one launchpad, one ends before the next begins."""
 CLASSES = {
     "reference": "ReferenceTask",
@@ -29,6 +30,7 @@ CLASSES = {
     "label": "LabelTask",
     "collect": "CollectTask",
     "train": "TrainTask",
+    "relax": "RelaxTask",
     "benchmark": "BenchmarkTask",
     "gate": "GateTask",
 }
@@ -116,6 +118,9 @@ def _levels(campaign: Campaign, generation: int) -> Iterator[list[tuple[str, int
         # its task makes the detour for the labels, also when the selection itself is there
         yield missing("select", "label")
         yield missing("train", "train")
+    if not campaign.is_published(generation, "benchmark"):
+        helpers = range(campaign.recipe.benchmark.helpers)
+        yield [("relax", i) for i in helpers if not is_published(campaign.helper(generation, i))]
     yield missing("benchmark", "benchmark")
     yield [("gate", None)]
 
@@ -135,8 +140,8 @@ def _firework(campaign: Campaign, stage: str, generation: int, index: int | None
     spec |= {"index": index, "stage": stage, "_priority": PRIORITY.get(stage, 2)}
     if stage == "gate":
         spec["_add_launchpad_and_fw_id"] = True
-    if stage == "collect":
-        spec["_allow_fizzled_parents"] = True
+    if stage == "collect" or (stage == "benchmark" and campaign.recipe.benchmark.helpers):
+        spec["_allow_fizzled_parents"] = True  # what a broken task left undone is done, or said, here
     spec |= _placement(campaign, stage)
     name = f"{stage} {index:03d}" if index is not None else stage
     task = getattr(tasks, CLASSES[stage])()

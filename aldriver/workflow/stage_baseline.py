@@ -30,8 +30,11 @@ def reference_stage(campaign: Campaign, generation: int, index: int = 0) -> None
     final = campaign.stage(0, "reference")
     if campaign.is_published(0, "reference"):
         return
+    from aldriver.benchmark.gate import check_rules
+    from aldriver.benchmark.suite import units
     from aldriver.core.frames import write_frames
 
+    check_rules(campaign.recipe.gate, [name for _, name in units(campaign.recipe.benchmark)])
     with publishing(campaign, "reference", 0, final) as (tmp, progress):
         (tmp / "records.json").write_text(dumps(_reference_records(campaign, progress)))
         frames = _test_frames(campaign, progress)
@@ -98,6 +101,10 @@ def _copies(campaign: Campaign, first: int, count: int) -> list[Atoms]:
 
 def _reference_records(campaign: Campaign, progress: Progress) -> list[PropertyRecord]:
     recipe = campaign.recipe
+    if recipe.benchmark.reference_file is not None:
+        from aldriver.benchmark.comparison import read_candidate
+
+        return list(read_candidate(recipe.benchmark.reference_file).records)
     if recipe.benchmark.reference:
         from aldriver.benchmark.suite import units
 

@@ -1,4 +1,4 @@
-"""Benchmark: the suite and the held-out errors of a generation's potential."""
+"""Benchmark: the suite and the held-out errors of a generation's potential; relaxations for it by several tasks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aldriver.core.records import PropertyRecord, dumps, read_json
+from aldriver.core.store import is_published
 from aldriver.workflow.campaign import Campaign
 from aldriver.workflow.stages import load_potential, publishing
 from aldriver.workflow.storing import card, test_frames
@@ -14,6 +15,31 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from aldriver.potentials import Potential
+
+
+def relax_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
+    """``relax/helper-<index>/made.json``: relaxations of the suite, made beside the other helpers until all are there.
+
+    They themselves go into the campaign's benchmark store, from which :func:`benchmark_stage` takes them.
+    """
+    final, settings = campaign.helper(generation, index), campaign.recipe.benchmark
+    if is_published(final):
+        return
+    trained = read_json(campaign.stage(generation, "train") / "result.json")
+    with publishing(campaign, "relax", generation, final, index=index) as (tmp, progress):
+        records: list[PropertyRecord] = []
+        if trained["accepted"]:
+            from aldriver.benchmark.suite import run_suite
+
+            records = run_suite(
+                load_potential(campaign, campaign.potential(trained["fingerprint"]), "relax"),
+                settings,
+                cache_dir=campaign.cache,
+                on_relaxation=lambda done, total, slot: progress.update(done, total, note=slot),
+                worker=index,
+                workers=settings.helpers,
+            )
+        (tmp / "made.json").write_text(dumps({"records": len(records)}))
 
 
 def benchmark_stage(campaign: Campaign, generation: int, index: int = 0) -> None:
@@ -35,11 +61,13 @@ def benchmark_stage(campaign: Campaign, generation: int, index: int = 0) -> None
             progress.update(note="held-out errors")
             evaluation |= _errors(campaign, generation, potential, trained["e0_shift"])
 
-            def report(record: PropertyRecord) -> None:
-                records.append(record)
-                progress.update(len(records), note=f"{record.property} of {record.case}")
-
-            records = run_suite(potential, campaign.recipe.benchmark, cache_dir=campaign.cache, on_record=report)
+            records = run_suite(
+                potential,
+                campaign.recipe.benchmark,
+                cache_dir=campaign.cache,
+                on_record=lambda record: progress.update(note=f"{record.property} of {record.case}"),
+                on_relaxation=lambda done, total, slot: progress.update(done, total, note=slot),
+            )
         else:
             evaluation["reason"] = trained["reason"]
         (tmp / "records.json").write_text(dumps(records))

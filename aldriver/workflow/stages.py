@@ -33,6 +33,7 @@ FUNCTIONS = {
     "label": "aldriver.workflow.stage_label:label_stage",
     "collect": "aldriver.workflow.stage_label:collect_stage",
     "train": "aldriver.workflow.stage_train:train_stage",
+    "relax": "aldriver.workflow.stage_benchmark:relax_stage",
     "benchmark": "aldriver.workflow.stage_benchmark:benchmark_stage",
     "gate": "aldriver.workflow.stage_gate:gate_stage",
 }

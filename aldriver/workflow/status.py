@@ -19,7 +19,7 @@ from aldriver.workflow.progress import running
 UNREACHABLE_S = 2.0
 _DONE = ("COMPLETED", "ARCHIVED")
 _PROJECTION = {"_id": 0, "state": 1, "spec.campaign": 1, "spec.dir": 1, "spec.stage": 1, "spec.generation": 1}
-_STAGE_OF = {"baseline": "train", "collect": "label"}
+_STAGE_OF = {"baseline": "train", "collect": "label", "relax": "benchmark"}
 
 
 def status(root: str | Path, *, launchpad: Path | None = None) -> dict[str, Any]:

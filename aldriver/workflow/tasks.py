@@ -117,6 +117,13 @@ class TrainTask(StageTask):
     stage = "train"
 
 
+class RelaxTask(StageTask):
+    """Makes relaxations for the benchmark, beside others of its kind."""
+
+    _fw_name = "{{aldriver.workflow.tasks.RelaxTask}}"
+    stage = "relax"
+
+
 class BenchmarkTask(StageTask):
     """Measures the potential."""
 

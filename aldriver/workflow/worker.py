@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import io
-import os
-import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import TextIO
 from aldriver.workflow.campaign import open_campaign
 from aldriver.workflow.control import work_loop
 from aldriver.workflow.launchpad import session
+from aldriver.workflow.parent import die_with
 
 TROUBLE = 75
 """Exit status (EX_TEMPFAIL) when the launchpad failed it: what it did is published, the launchpad may not know."""
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     faulthandler.enable()
     sys.stdout = sys.stderr = _Log(sys.stderr)
-    _die_with(args.parent)
+    die_with(args.parent, status=TROUBLE)
     try:
         with session(args.launchpad) as launchpad:
             work_loop(launchpad, open_campaign(args.root), category=args.category, wait=True)
@@ -58,17 +57,6 @@ class _Log(io.TextIOBase):
 
     def fileno(self) -> int:
         return self.stream.fileno()
-
-
-def _die_with(parent: int) -> None:
-    """Be killed when the parent dies, so that a killed run leaves nobody at work (Linux)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(TROUBLE)
 
 
 if __name__ == "__main__":

@@ -41,3 +41,9 @@ def test_the_larger_network_finds_iron_unstable(chgnet030, bcc_fe):
     record = next(r for r in records if r.property == "c_prime")
     assert record.value < 0
     assert "mechanically unstable" in record.reason
+
+
+def test_nothing_is_relaxed_in_an_unstable_host(chgnet030, bcc_fe):
+    (record,) = run_suite(chgnet030, Benchmark(properties=["vacancy"], cases=[bcc_fe]), cache_dir=None)
+    assert (record.value, record.converged, record.force_calls) == (None, False, 0)
+    assert "unstable host" in record.reason and "C' = -" in record.reason

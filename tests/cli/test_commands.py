@@ -92,7 +92,7 @@ def test_benchmark_writes_the_documented_json(tmp_path):
     args = ("--structure", "bcc-Fe", "--properties", "lattice,elastic,vacancy", "--supercell", "3x3x3")
     assert call("benchmark", EAM, *args, "--json", out) == 0
     result = json.loads(out.read_text())
-    assert set(result) == {"potential", "fingerprint", "records"}
+    assert set(result) == {"potential", "fingerprint", "records", "score", "warnings"}
     keys = {"property", "case", "value", "unit", "error", "converged", "force_calls", "atom_calls", "seconds",
             "protocol", "reason"}  # fmt: skip
     assert all(set(r) == keys for r in result["records"])

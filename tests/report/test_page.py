@@ -45,7 +45,7 @@ CONTRAST = """(() => {
 def test_every_figure_is_drawn_and_the_page_fits_its_window(browser, page, width, scheme):
     browser.open(page, width=width, scheme=scheme)
     figures = browser.ask(DRAWN)
-    assert len(figures) == 3 + 2 + 3 + 2 + 1
+    assert len(figures) == 3 + 2 + 2 + 3 + 2 + 1
     for figure in figures:
         assert figure["drawn"] == "yes", figure
         assert figure["marks"] > 0, figure

@@ -78,6 +78,17 @@ train = simple("train", "train", _trained)
 benchmark = simple("benchmark", "benchmark", _measured)
 
 
+def relax(campaign, g, index):
+    final = campaign.helper(g, index)
+    if is_published(final):
+        return
+    act(campaign, "relax", g, index)
+    with publishing(campaign, "relax", g, final, index=index) as (tmp, _):
+        nap(campaign)
+        (tmp / "made.json").write_text("{}")
+    count(campaign, f"relax {g} {index}")
+
+
 def explore(campaign, g, index):
     final = campaign.walker(g, index)
     if is_published(final):

@@ -1,0 +1,60 @@
+"""How many relaxations a suite takes, found by letting its properties ask for them without making any.
+
+For progress bars: what a property asks for only after it has seen real energies or forces is not foreseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from aldriver.benchmark.bench import Bench, Job
+from aldriver.benchmark.relax import Relaxation
+from aldriver.potentials.base import Potential, Prediction, Stepper
+
+
+class _Foreseen(Exception):
+    """A property asks for real numbers: what it does with them cannot be foreseen."""
+
+
+class _NoPotential(Potential):
+    name, family, fingerprint = "none", "none", ""
+    elements = frozenset(chemical_symbols[1:])
+
+    def evaluate(
+        self,
+        frames: Sequence[Atoms],
+        *,
+        stress: bool = True,
+        features: bool = False,
+        batch_atoms: int | None = None,
+    ) -> list[Prediction]:
+        raise _Foreseen
+
+    def stepper(self, atoms: Atoms) -> Stepper:
+        raise _Foreseen
+
+
+class PlanningBench(Bench):
+    """A bench that notes what is asked of it: `asked` holds one key for each distinct relaxation."""
+
+    def __init__(self) -> None:
+        super().__init__(_NoPotential())
+        self.asked: set[str] = set()
+
+    def relax_all(self, jobs: Iterable[Job]) -> list[Relaxation]:
+        """Give each cell back as it is."""
+        jobs = list(jobs)
+        self.asked.update(map(self.key, jobs))
+        return [
+            Relaxation(atoms=job.atoms.copy(), energy=0.0, last_gain=0.0, fmax=0.0, steps=0, converged=True)
+            for job in jobs
+        ]
+
+    def foresee(self, compute: object, *arguments: object) -> None:
+        """Let a property ask for its relaxations; that it cannot end well is no matter here."""
+        with suppress(Exception):
+            compute(self, *arguments)  # type: ignore[operator]
