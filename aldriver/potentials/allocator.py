@@ -7,15 +7,12 @@ two thirds of a MACE step. Kept pages cost no more than the peak, which is neede
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import sys
-from collections.abc import Iterator
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Of ``mallopt(3)``."""
 KEEP = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
-USUAL = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 * 1024}
 
 
 def keep_freed_memory() -> bool:
@@ -24,16 +21,6 @@ def keep_freed_memory() -> bool:
     ``malloc_trim`` (``train.memory.give_back_freed_memory``) still gives it back.
     """
     return _set(KEEP)
-
-
-@contextlib.contextmanager
-def usual_allocator() -> Iterator[None]:
-    """Inside, memory is given back as usual: for comparing with programs that run without :func:`keep_freed_memory`."""
-    _set(USUAL)
-    try:
-        yield
-    finally:
-        _set(KEEP)
 
 
 def _set(values: dict[int, int]) -> bool:
