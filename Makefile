@@ -49,6 +49,7 @@ test: setup
 
 bench: setup
 	$(BIN)/python -m aldriver.testing.bench --json bench-results/bench.json
+	$(BIN)/python -m aldriver.testing.bench_md --json bench-results/md.json
 	$(BIN)/python -m aldriver.testing.detect_bench  # its numbers are in docs/detection_bench.json, made on data that are not here
 
 lint: setup

@@ -42,6 +42,11 @@ class Explore(Section):
     """MD with the current potential: one walker per system × temperature × strain."""
 
     engine: Literal["lammps", "ase"] = "lammps"
+    precision: Literal["float32", "float64"] = Field(
+        default="float32",
+        description="of networks; `float32` is checked against `float64` at the start of each walker, and MACE runs "
+        "in symmetrix where that is installed and agrees",
+    )
     ensemble: Literal["nve", "nvt", "npt"] = "nvt"
     thermostat: Literal["nose-hoover", "langevin"] = Field(
         default="nose-hoover", description="a Nosé–Hoover chain, or Langevin (for few atoms and stiff crystals)"

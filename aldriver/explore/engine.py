@@ -120,7 +120,7 @@ class Watcher:
         guard: Guard | None = None,
         state: State | None = None,
     ) -> None:
-        self._stepper = potential.stepper(atoms)
+        self._stepper = potential.md_stepper(atoms, protocol.precision)
         self._protocol, self._start = protocol, atoms
         self._features = features and potential.has_features
         self._guard = guard

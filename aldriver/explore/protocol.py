@@ -67,6 +67,9 @@ class MDProtocol:
         Steps between lines of LAMMPS' log and frames of its dump (0: none); both need an output folder.
     compress
         Write the dump through gzip.
+    precision
+        Of a network: ``float32`` is as fast as can be (``Potential.md_stepper``), ``float64`` continues exactly to
+        the last digit; None takes the potential as it is.
     lammps_input
         Text that replaces ``commands.TEMPLATE`` (the lines of LAMMPS between making the atoms and the first step).
 
@@ -95,11 +98,13 @@ class MDProtocol:
     thermo_every: int = 0
     dump_every: int = 0
     compress: bool = False
+    precision: str | None = None
     lammps_input: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("ensemble", self.ensemble, ("nve", "nvt", "npt"))
         _one_of("flexible", self.flexible, ("iso", "aniso", "tri"))
+        _one_of("precision", self.precision or "float32", ("float32", "float64"))
         _one_of("thermostat", self.thermostat, ("nose-hoover", "langevin"))
         for name in ("temperature_K", "temperature_end_K", "timestep_fs", "tdamp_fs", "pdamp_fs"):
             value = getattr(self, name)

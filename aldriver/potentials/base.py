@@ -130,6 +130,17 @@ class Potential(ABC):
         """Fast repeated evaluation of one cell (species and periodicity fixed)."""
         return _PlainStepper(self, atoms)
 
+    def md_stepper(self, atoms: Atoms, precision: str | None = None) -> Stepper:
+        """What evaluates the steps of a walker that starts at `atoms`.
+
+        Parameters
+        ----------
+        precision
+            None: exactly :meth:`stepper`. ``float32``: as fast as can be, checked against double precision at the
+            start; ``float64``: double precision. Families that know one precision only take no notice.
+        """
+        return self.stepper(atoms)
+
     def calculator(self) -> Calculator:
         """ASE calculator of this potential."""
         return PotentialCalculator(self)

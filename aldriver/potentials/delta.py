@@ -105,6 +105,11 @@ class DeltaPotential(Potential):
         self.check_elements([atoms])
         return _DeltaStepper(self.base.stepper(atoms), self.correction.stepper(atoms))
 
+    def md_stepper(self, atoms: Atoms, precision: str | None = None) -> Stepper:
+        """Those of both."""
+        self.check_elements([atoms])
+        return _DeltaStepper(self.base.md_stepper(atoms, precision), self.correction.md_stepper(atoms, precision))
+
     def last_layer_features(self, frames: Sequence[Atoms]) -> list[NDArray[np.float64]]:
         """Those of both side by side: the energy of an atom is linear in either."""
         pairs = (part.last_layer_features(frames) for part in (self.base, self.correction))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from aldriver.core.errors import InputError
 from aldriver.core.units import EV_A3_TO_GPA, matrix_to_voigt
-from aldriver.potentials.base import Prediction
+from aldriver.potentials.base import Prediction, Stepper
 from aldriver.potentials.last_layer import forces_of_inputs
 from aldriver.potentials.mace_arch import arch_of, build_module
 from aldriver.potentials.mace_forward import (
@@ -31,6 +31,7 @@ from aldriver.potentials.mace_forward import (
     site_outputs,
 )
 from aldriver.potentials.mace_graph import MACEGraph, join, mace_graph
+from aldriver.potentials.mace_stepper import MACEStepper
 from aldriver.potentials.neighbours import Pairs
 from aldriver.potentials.network import NetworkPotential, frozen, to_numpy
 
@@ -78,6 +79,7 @@ class MACEPotential(NetworkPotential):
         skin: float = 1.0,
     ) -> None:
         self.origin: dict[str, Any] = {}
+        self.symmetrix_json: str | None = None
         self._arch = dict(arch if arch is not None else arch_of(module))
         self.heads: tuple[str, ...] = tuple(self._arch["heads"])
         self.head = chosen_head(self.heads, head, name)
@@ -156,6 +158,10 @@ class MACEPotential(NetworkPotential):
         """Sum of E0 over the atoms of a graph, eV, of the graph's head."""
         return float(self._e0[graph.head][graph.species.cpu().numpy()].sum())
 
+    def e0_sum(self, numbers: NDArray[np.int64]) -> float:
+        """Sum of E0 over atoms of these atomic numbers, eV, of this potential's head."""
+        return float(self._e0[self.heads.index(self.head)][self.rows(numbers)].sum())
+
     def graph_of(self, numbers: NDArray[np.int64], pairs: Pairs) -> MACEGraph:
         """Graph with this potential's head.
 
@@ -164,12 +170,22 @@ class MACEPotential(NetworkPotential):
         InputError
             When there are elements the network does not know.
         """
-        species = self._row[numbers]
-        if (species < 0).any():
-            unknown = ", ".join(sorted({chemical_symbols[z] for z in numbers[species < 0]}))
-            raise InputError(f"{self.name} does not know {unknown}")
         head = self.heads.index(self.head)
-        return mace_graph(species, pairs, head=head, dtype=self.dtype, device=self.device)
+        return mace_graph(self.rows(numbers), pairs, head=head, dtype=self.dtype, device=self.device)
+
+    def rows(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the network's table of elements.
+
+        Raises
+        ------
+        InputError
+            When there are elements the network does not know.
+        """
+        rows = self._row[numbers]
+        if (rows < 0).any():
+            unknown = ", ".join(sorted({chemical_symbols[z] for z in numbers[rows < 0]}))
+            raise InputError(f"{self.name} does not know {unknown}")
+        return rows
 
     def predict_graphs(
         self, graphs: Sequence[MACEGraph], *, stress: bool = True, features: bool = False
@@ -191,6 +207,23 @@ class MACEPotential(NetworkPotential):
             )
             for k, graph in enumerate(graphs)
         ]
+
+    def stepper(self, atoms: Atoms) -> MACEStepper:
+        """Fast repeated evaluation of one cell; exactly what fresh graphs give."""
+        self.check_elements([atoms])
+        return MACEStepper(self, atoms)
+
+    def native_stepper(self, atoms: Atoms) -> Stepper | None:
+        """Through symmetrix, where it is installed and agrees with torch."""
+        from aldriver.potentials.mace_symmetrix import symmetrix_stepper
+
+        return symmetrix_stepper(self, atoms)
+
+    def features_of(self, graph: MACEGraph) -> NDArray[np.float64]:
+        """Features of a graph's atoms alone, in a forward pass."""
+        batch = join([graph], len(self.numbers))
+        with frozen(self.module), torch.no_grad():
+            return to_numpy(invariants(self.module, site_outputs(self.module, batch).layers, batch.head))
 
     def last_layer_features(self, frames: Sequence[Atoms]) -> list[NDArray[np.float64]]:
         """Per frame (N, D): φ with site energy = φ·w + b.

@@ -64,12 +64,30 @@ class NeighbourList:
 
     def __call__(self, positions: ArrayLike, cell: ArrayLike) -> Pairs:
         """Pairs of (N, 3) positions in a 3×3 cell, both Å."""
+        return self._within_cutoff(*self.update(positions, cell))
+
+    def update(
+        self, positions: ArrayLike, cell: ArrayLike
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+        """Search anew if that is needed.
+
+        Returns
+        -------
+        tuple
+            Fractional coordinates as in :class:`Pairs`, the lattice vectors (N, 3) by which each atom was wrapped
+            differently at the last search, and the completed cell.
+        """
         box = complete_cell(np.asarray(cell, dtype=float))
         frac = np.asarray(positions, dtype=float) @ np.linalg.inv(box)
         wrapped = frac - np.floor(frac + WRAP) * self.pbc
         if not self._valid(wrapped, box):
             self._search(wrapped, box)
-        return self._within_cutoff(wrapped, box)
+        return wrapped, np.rint(self._unwrapped(wrapped) - wrapped).astype(np.int64), box
+
+    @property
+    def pairs_with_skin(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """i, j and shift of all pairs of the last search, in the order of :class:`Pairs`."""
+        return self._full
 
     def _valid(self, frac: NDArray[np.float64], box: NDArray[np.float64]) -> bool:
         """Whether no pair outside cutoff + skin can have come inside the cutoff.
@@ -114,8 +132,7 @@ class NeighbourList:
         place[order] = np.arange(len(order))
         self._forward = place[: len(i)]
 
-    def _within_cutoff(self, frac: NDArray[np.float64], box: NDArray[np.float64]) -> Pairs:
-        images = np.rint(self._unwrapped(frac) - frac).astype(np.int64)
+    def _within_cutoff(self, frac: NDArray[np.float64], images: NDArray[np.int64], box: NDArray[np.float64]) -> Pairs:
         i, j, shift = self._half
         vectors = (frac[j] - frac[i] + (shift + images[j] - images[i])) @ box
         lengths = np.sqrt((vectors**2).sum(axis=1))

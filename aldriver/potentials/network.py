@@ -22,10 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aldriver.core.errors import AldriverError, InputError
+from aldriver.potentials.allocator import keep_freed_memory
 from aldriver.potentials.base import Potential, Prediction, Stepper
+from aldriver.potentials.batching import BatchSize
 from aldriver.potentials.neighbours import NeighbourList, Pairs
 
 CACHED_GRAPHS = 512
+MOST_ATOMS = 65536
+"""In a batch on a GPU, however large its memory."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -64,6 +68,8 @@ class NetworkPotential(Potential):
             raise InputError(f"{name}: dtype '{dtype}' is not known; there is {' and '.join(DTYPES)}")
         self.name, self.device, self.skin = name, torch_device(device), skin
         self.dtype = DTYPES[dtype]
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.module = module.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
         self._graphs: OrderedDict[bytes, Any] = OrderedDict()
         self._fingerprint: str | None = None
@@ -182,7 +188,8 @@ class NetworkPotential(Potential):
         Parameters
         ----------
         batch_atoms
-            Up to so many atoms at once; one frame is never split.
+            Up to so many atoms at once; one frame is never split. Default: few on a CPU, as many as its memory holds
+            on a GPU, found from what the first batches take.
 
         Raises
         ------
@@ -192,16 +199,18 @@ class NetworkPotential(Potential):
             When the network knows nothing of a configuration, or a position is not a finite number.
         """
         self.check_elements(frames)
-        limit = batch_atoms or self.batch_atoms[self.device.type != "cpu"]
+        batch = self._batch_size(batch_atoms)
         results: dict[int, Prediction] = {}
         pending: dict[Hashable, list[tuple[int, Any]]] = {}
         size: dict[Hashable, int] = {}
 
         def flush(key: Hashable) -> None:
-            batch, pending[key], size[key] = pending.get(key, []), [], 0
-            if batch:
-                predictions = self.predict_graphs([g for _, g in batch], stress=stress, features=features)
-                results.update(zip((k for k, _ in batch), predictions, strict=True))
+            waiting, pending[key] = pending.get(key, []), []
+            atoms, size[key] = size.get(key, 0), 0
+            if waiting:
+                options = {"stress": stress, "features": features}
+                predictions = self._predict_fitting([g for _, g in waiting], atoms, batch, options)
+                results.update(zip((k for k, _ in waiting), predictions, strict=True))
 
         for index, atoms in enumerate(frames):
             try:
@@ -209,7 +218,7 @@ class NetworkPotential(Potential):
             except AldriverError as error:
                 raise type(error)(f"frame {index} ({atoms.get_chemical_formula()}): {error}") from error
             key = self.batch_key(graph)
-            if size.get(key, 0) + len(atoms) > limit:
+            if size.get(key, 0) + len(atoms) > batch.atoms:
                 flush(key)
             pending.setdefault(key, []).append((index, graph))
             size[key] = size.get(key, 0) + len(atoms)
@@ -220,10 +229,53 @@ class NetworkPotential(Potential):
             for k, atoms in enumerate(frames)
         ]
 
+    def _batch_size(self, atoms: int | None) -> BatchSize:
+        """A CPU is fastest with few atoms at once; a GPU with all it can hold, which the batches tell."""
+        if atoms is not None or self.device.type == "cpu":
+            chosen = atoms or self.batch_atoms[0]
+            return BatchSize(chosen, chosen)
+        return BatchSize(self.batch_atoms[1], MOST_ATOMS, self._free_bytes)
+
+    def _free_bytes(self) -> int:
+        reserved = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return int(torch.cuda.mem_get_info(self.device)[0] + reserved)
+
+    def _predict_fitting(
+        self, graphs: Sequence[Any], atoms: int, batch: BatchSize, options: dict[str, bool]
+    ) -> list[Prediction]:
+        """Predict a batch, in halves where it does not fit into the memory of the GPU."""
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+        try:
+            predictions = self.predict_graphs(graphs, **options)
+        except torch.OutOfMemoryError:
+            if len(graphs) == 1:
+                raise
+        else:
+            if on_gpu:
+                batch.took(atoms, torch.cuda.max_memory_allocated(self.device) - before)
+            return predictions
+        batch.failed(atoms)
+        half = len(graphs) // 2
+        first = self._predict_fitting(graphs[:half], atoms // 2, batch, options)
+        return first + self._predict_fitting(graphs[half:], atoms - atoms // 2, batch, options)
+
     def stepper(self, atoms: Atoms) -> Stepper:
         """Fast repeated evaluation of one cell; exactly what fresh graphs give."""
         self.check_elements([atoms])
         return _NetworkStepper(self, atoms)
+
+    def md_stepper(self, atoms: Atoms, precision: str | None = None) -> Stepper:
+        """See :meth:`Potential.md_stepper`; decided in ``md.py``."""
+        from aldriver.potentials.md import md_stepper
+
+        return self.stepper(atoms) if precision is None else md_stepper(self, atoms, precision)
+
+    def native_stepper(self, atoms: Atoms) -> Stepper | None:
+        """Evaluation of one cell by other code than torch, found to agree with it on this frame; None without one."""
+        return None
 
 
 class _NetworkStepper(Stepper):

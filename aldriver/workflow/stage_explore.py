@@ -135,6 +135,8 @@ def _walk(
     e = recipe.explore
     protocol = _protocol(recipe, walker, seed_for(recipe.seed, "walker", generation, walker.index))
     work = _work(campaign, generation, walker.index)
+    if recipe.resources.threads is None:
+        _settle_threads(potential, start)
 
     def sampled(frame: Atoms, scores: dict[str, float]) -> None:
         progress.update(frame.info["step"], e.steps, f"{walker.name} at {walker.temperature_K:g} K")
@@ -155,11 +157,25 @@ def _walk(
     )
 
 
+def _settle_threads(potential: Potential, start: Atoms) -> None:
+    """Give a network on the CPU as many threads of this worker's share as make it faster."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None or torch.get_num_threads() == 1 or getattr(potential, "device", None) != torch.device("cpu"):
+        return
+    from aldriver.potentials.threads import settle_threads
+
+    stepper, cell = potential.stepper(start), np.asarray(start.cell)
+    settle_threads(lambda: stepper(start.positions, cell))
+
+
 def _protocol(recipe: Recipe, walker: Walker, seed: int) -> MDProtocol:
     from aldriver.explore import MDProtocol, Swaps
 
     e = recipe.explore
     return MDProtocol(
+        precision=e.precision,
         ensemble=e.ensemble,
         thermostat=e.thermostat,
         temperature_K=walker.temperature_K,
