@@ -238,7 +238,7 @@ def test_a_compressed_log(tmp_path):
 def test_logs_of_both_forms_are_taken_in(tmp_path):
     runs = tmp_path / "runs"
     runs.mkdir()
-    log = write(runs, NOW_HEAD + now(), "now.txt")
+    log = write(runs, NOW_HEAD + now() + END, "now.txt")
     write(runs, THEN, "then.txt")  # its second step broke off
     options = {"limits": LabelLimits(max_net_force_eV_A=100.0), "interrupted": True}
     result = ingest([runs], tmp_path / "labels", **options)
