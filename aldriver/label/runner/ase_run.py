@@ -6,7 +6,6 @@ import aldriver. What the result is worth is decided by who started it (``label/
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
@@ -32,7 +31,6 @@ def main(arguments: list[str]) -> int:
         raise
     except Exception as error:
         result = failure(error)
-    gc.collect()  # GPAW writes the end of its log when its calculator goes, which the end of Python alone does not do
     if _rank() == 0:
         _write(Path(arguments[1]), result)
     return 0
