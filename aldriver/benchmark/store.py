@@ -7,6 +7,7 @@ how is the property modules' business; who computes what next is ``bench.py``'s.
 from __future__ import annotations
 
 import fcntl
+import gc
 import io
 import json
 import logging
@@ -103,7 +104,13 @@ class Store:
     def all_records(self, potential: str) -> list[PropertyRecord]:
         """All records of a potential, by fingerprint."""
         rows = self._read("select records from property where potential = ?", potential)
-        return [PropertyRecord(**fields) for (text,) in rows for fields in json.loads(text)]
+        collecting = gc.isenabled()
+        gc.disable()  # so many new objects make it look through all others again and again, and none is garbage
+        try:
+            return [PropertyRecord(**fields) for (text,) in rows for fields in json.loads(text)]
+        finally:
+            if collecting:
+                gc.enable()
 
     def keep_records(self, key: str, potential: str, records: Sequence[PropertyRecord]) -> None:
         """Write the records of a finished property."""
