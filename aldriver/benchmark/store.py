@@ -6,11 +6,10 @@ how is the property modules' business; who computes what next is ``bench.py``'s.
 
 from __future__ import annotations
 
-import fcntl
+import gc
 import io
 import json
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aldriver.core.errors import StoreError
+from aldriver.core.locks import held
 from aldriver.core.records import PropertyRecord, dumps
 
 FILE = "benchmark.sqlite"
@@ -103,7 +103,13 @@ class Store:
     def all_records(self, potential: str) -> list[PropertyRecord]:
         """All records of a potential, by fingerprint."""
         rows = self._read("select records from property where potential = ?", potential)
-        return [PropertyRecord(**fields) for (text,) in rows for fields in json.loads(text)]
+        collecting = gc.isenabled()
+        gc.disable()  # so many new objects make it look through all others again and again, and none is garbage
+        try:
+            return [PropertyRecord(**fields) for (text,) in rows for fields in json.loads(text)]
+        finally:
+            if collecting:
+                gc.enable()
 
     def keep_records(self, key: str, potential: str, records: Sequence[PropertyRecord]) -> None:
         """Write the records of a finished property."""
@@ -118,17 +124,8 @@ class Store:
         folder = self.folder / "claims"
         with self._errors():
             folder.mkdir(exist_ok=True)
-            fd = os.open(folder / key, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-            (folder / key).unlink(missing_ok=True)  # those who wait hold the file itself, and look into the store first
-        finally:
-            os.close(fd)
+        with held(folder / key, wait=wait) as mine:
+            yield mine
 
     def _create(self) -> None:
         with closing(self._open()) as db, db:

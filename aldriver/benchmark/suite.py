@@ -171,12 +171,12 @@ def _options(protocol: Protocol, settings: Benchmark) -> tuple[Any, ...]:
 
 
 def units(settings: Benchmark) -> dict[tuple[str, str], str]:
-    """Unit of each value a suite gives, by case and property."""
+    """Unit of each value there can be of a suite's cases, by case and property, whether it is asked for or not."""
     return {
         (case.name, value): unit
         for case in settings.cases
-        for name in settings.properties
-        for value, unit in PROTOCOLS[name].units(case, getattr(settings, name, None)).items()
+        for name, protocol in PROTOCOLS.items()
+        for value, unit in protocol.units(case, getattr(settings, name, None)).items()
     }
 
 

@@ -15,6 +15,7 @@ from aldriver.cli.common import Device, Json, console, emit, log
 from aldriver.core.errors import InputError
 
 if TYPE_CHECKING:
+    from aldriver.monitor.judge import Judge
     from aldriver.monitor.record import Feed, Recorder
     from aldriver.potentials import Potential
 
@@ -160,14 +161,12 @@ def _recorder(
     from aldriver.core.store import disk_errors, exclusive
     from aldriver.monitor.alarms import Alarms
     from aldriver.monitor.journal import Journal
-    from aldriver.monitor.judge import Judge
     from aldriver.monitor.record import Recorder
     from aldriver.monitor.watch import Watch
 
     alarms = Alarms(command=command, webhook=webhook)
     handing = _feeding(feed)
     potential, judge = load_judge(bundle, device)
-    assert isinstance(judge, Judge)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", what=str(out)):
@@ -189,7 +188,7 @@ def _recorder(
             yield recorder, view, potential
 
 
-def load_judge(bundle: Path, device: str) -> tuple[Potential, Any]:
+def load_judge(bundle: Path, device: str) -> tuple[Potential, Judge]:
     """The potential of a bundle, and a judge with its detector.
 
     Raises

@@ -22,7 +22,7 @@ from aldriver.core.recipe_explore import Explore
 from aldriver.core.recipe_export import Export
 from aldriver.core.recipe_label import Label
 from aldriver.core.recipe_train import Replay, Train
-from aldriver.core.section import Element, Positive, Section
+from aldriver.core.section import Element, Positive, Section, unique_names
 from aldriver.core.yamlfile import Location, line_of, load_yaml
 
 Block = TypeVar("Block", bound=BaseModel)
@@ -150,10 +150,7 @@ class Recipe(Section):
     @field_validator("systems")
     @classmethod
     def _unique(cls, systems: list[System]) -> list[System]:
-        names = [s.name for s in systems]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two systems are called '{name}'")
+        unique_names([s.name for s in systems], "systems")
         return systems
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
-from aldriver.core.section import Element, Positive, Section
+from aldriver.core.section import Element, Positive, Section, unique_names
 
 CaseLattice = Literal["bcc", "fcc", "diamond"]
 ATOMS_PER_CELL = {"bcc": 2, "fcc": 4, "diamond": 8}
@@ -69,10 +69,7 @@ class Benchmark(Section):
     @field_validator("cases")
     @classmethod
     def _unique(cls, cases: list[Case]) -> list[Case]:
-        names = [case.name for case in cases]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two cases are called '{name}'")
+        unique_names([case.name for case in cases], "cases")
         return cases
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated
 
 from ase.data import atomic_numbers
@@ -16,6 +18,19 @@ def _element(symbol: str) -> str:
 
 Element = Annotated[str, AfterValidator(_element)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def unique_names(names: Iterable[str], what: str) -> None:
+    """Refuse a name that is given twice.
+
+    Raises
+    ------
+    ValueError
+        Naming it.
+    """
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"two {what} are called '{name}'")
 
 
 class Section(BaseModel):

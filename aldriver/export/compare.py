@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aldriver.core.errors import AldriverError
 from aldriver.core.units import EV_A3_TO_BAR
+from aldriver.export.form import Form
 from aldriver.potentials.base import Potential
 
 ENERGY_EV_ATOM, FORCES_EV_A, STRESS_BAR = 2.0e-6, 5.0e-5, 5.0
@@ -39,6 +40,21 @@ class Deviation:
             if not value <= limit:
                 return f"{name} in LAMMPS differ from the potential by {value:.3g} {unit} (allowed {limit:.1g})"
         return ""
+
+
+def compared(name: str, files: tuple[str, ...], deviation: Deviation) -> Form:
+    """The form of an export that ran: ``exported`` where it agrees with the potential, else ``failed``."""
+    problem = deviation.problem()
+    return Form(
+        form=name,
+        status="failed" if problem else "exported",
+        reason=problem,
+        files=files,
+        max_dE=deviation.max_dE,
+        max_dF=deviation.max_dF,
+        max_dS=deviation.max_dS,
+        frames=deviation.frames,
+    )
 
 
 def read_thermo(path: Path) -> dict[int, dict[str, float]]:

@@ -7,9 +7,7 @@ and the rest follows: the input stays plain LAMMPS, with all its commands.
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,9 +25,7 @@ from aldriver.core.frames import read_frames
 from aldriver.core.store import disk_errors
 from aldriver.export.inputs import FIX
 from aldriver.potentials.base import Potential, Prediction
-from aldriver.potentials.fix_external import Evaluate, FixExternal, explained
-
-_EXTERNAL = re.compile(r"^\s*fix\s+(\S+)\s+all\s+external\s+pf/callback\b.*$", re.MULTILINE)
+from aldriver.potentials.fix_external import EXTERNAL, Evaluate, FixExternal, check_finite, explained
 
 
 def run_input(
@@ -65,7 +61,7 @@ def run_input(
     # force_skew: a box that LAMMPS takes for triclinic, so that it may become so under npt
     write(out / "structure.data", atoms, format="lammps-data", specorder=elements, masses=True, force_skew=True)
     text = script.read_text()
-    fix = _EXTERNAL.search(text)
+    fix = EXTERNAL.search(text)
     evaluate = _evaluation(potential, atoms) if fix else None
     lmp = new_lammps()
     back = Path.cwd()
@@ -99,9 +95,7 @@ def _evaluation(potential: Potential | str | Path | None, atoms: Atoms) -> Evalu
 
     def evaluate(step: int, positions: NDArray[np.float64], cell: NDArray[np.float64]) -> Prediction:
         p = stepper(positions, cell, stress=True)
-        finite = math.isfinite(p.energy) and np.isfinite(p.forces).all()
-        if not (finite and p.stress is not None and np.isfinite(p.stress).all()):
-            raise AldriverError(f"{name} gave numbers that are not finite at step {step}: the run is lost")
+        check_finite(p, name, step)
         return p
 
     return evaluate

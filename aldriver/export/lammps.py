@@ -21,7 +21,7 @@ from aldriver.core.frames import bare, write_frames
 from aldriver.core.records import dumps
 from aldriver.core.store import atomic_write, publish
 from aldriver.export.card import write_card
-from aldriver.export.compare import compare_run
+from aldriver.export.compare import compare_run, compared
 from aldriver.export.form import Form
 from aldriver.export.inputs import lammps_input
 from aldriver.export.program_forms import program_forms
@@ -90,17 +90,14 @@ def export_potential(
         When `out_dir` exists, the structure holds unknown elements or is not periodic, the detector is not there, or
         this family cannot be saved.
     """
-    from aldriver.potentials.bundle import probe_frames, save_bundle
+    from aldriver.potentials.bundle import save_bundle
 
     out = Path(out_dir)
     if out.exists():
         raise InputError(f"{out}: exists already; exports are never overwritten, name a new folder")
     if detector_dir is not None and not Path(detector_dir).is_dir():
         raise InputError(f"{detector_dir}: no such detector folder")
-    cell = bare(structure if structure is not None else probe_frames(potential.elements)[-1])
-    potential.check_elements([cell])
-    if cell.cell.rank < 3 or not cell.pbc.all():
-        raise InputError(f"{cell.get_chemical_formula()}: the comparison run needs a cell periodic in three directions")
+    cell = _comparison_cell(potential, structure)
     out.parent.mkdir(parents=True, exist_ok=True)
     with publish(out) as folder:
         about = training or {}
@@ -130,6 +127,17 @@ def export_potential(
         write_card(folder, potential, result, about)
         atomic_write(folder / "export.json", dumps(result))
     return result
+
+
+def _comparison_cell(potential: Potential, structure: Atoms | None) -> Atoms:
+    """The cell of the comparison runs: the one given, else one that the potential's own probe has."""
+    from aldriver.potentials.bundle import probe_frames
+
+    cell = bare(structure if structure is not None else probe_frames(potential.elements)[-1])
+    potential.check_elements([cell])
+    if cell.cell.rank < 3 or not cell.pbc.all():
+        raise InputError(f"{cell.get_chemical_formula()}: the comparison run needs a cell periodic in three directions")
+    return cell
 
 
 def _surrogate(
@@ -187,14 +195,4 @@ def _checked(form: str, files: tuple[str, ...], potential: Potential, folder: Pa
         deviation = compare_run(where, potential, every=EVERY)
     except (AldriverError, OSError, KeyError, ValueError, IndexError) as error:
         return Form(form=form, status="failed", files=files, reason=f"what the run wrote cannot be compared: {error}")
-    problem = deviation.problem()
-    return Form(
-        form=form,
-        status="failed" if problem else "exported",
-        reason=problem,
-        files=files,
-        max_dE=deviation.max_dE,
-        max_dF=deviation.max_dF,
-        max_dS=deviation.max_dS,
-        frames=deviation.frames,
-    )
+    return compared(form, files, deviation)

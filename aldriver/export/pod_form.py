@@ -13,7 +13,7 @@ from ase.io import write
 
 from aldriver.core.errors import AldriverError
 from aldriver.core.store import atomic_write
-from aldriver.export.compare import compare_run
+from aldriver.export.compare import compare_run, compared
 from aldriver.export.form import Form
 from aldriver.export.inputs import lammps_input
 from aldriver.export.native import mpiexec, run_lmp, speed_of
@@ -95,17 +95,7 @@ def _form(pod: PODPotential, folder: Path, ranks: int) -> Form:
         return Form(form=name, status="failed", files=files, reason=str(error))
     finally:
         shutil.rmtree(where)
-    problem = deviation.problem()
-    return Form(
-        form=name,
-        status="failed" if problem else "exported",
-        reason=problem,
-        files=files,
-        max_dE=deviation.max_dE,
-        max_dF=deviation.max_dF,
-        max_dS=deviation.max_dS,
-        frames=deviation.frames,
-    )
+    return compared(name, files, deviation)
 
 
 def _run_folder(folder: Path, name: str) -> Path:

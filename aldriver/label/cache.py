@@ -7,17 +7,13 @@ inputs and outputs. How a label is made is the labeler's business. Nothing here 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
-import threading
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from ase import Atoms
@@ -27,6 +23,7 @@ from aldriver.core.canonical import canonical, rearranged
 from aldriver.core.errors import StoreError
 from aldriver.core.frames import PROVENANCE_KEYS, bare, write_frames
 from aldriver.core.leftovers import lives_elsewhere, remove_leftovers
+from aldriver.core.locks import held
 from aldriver.core.records import dumps, read_json
 from aldriver.core.store import disk_errors, is_published, publish
 from aldriver.label.attempts import ABSENT
@@ -89,7 +86,7 @@ def label_frame(
     found = _stored(final, frame, spec, again)
     if found is not None:
         return _judged(found, frame, limits)
-    with _key_lock(labels_dir / f".{key}.lock", labeler._cancel) as locked:
+    with held(labels_dir / f".{key}.lock", cancel=labeler._cancel) as locked:
         found = _stored(final, frame, spec, again)
         # the locks of some file systems end at the host: a worker of another one may be at this label in spite of ours
         while found is None and locked and _busy_elsewhere(labels_dir, key) and not labeler.cancelled:
@@ -266,47 +263,3 @@ def tidy(labels_dir: Path) -> int:
     ended = clean_orphans(labels_dir, pattern=".tmp-*/**")
     remove_leftovers(labels_dir)
     return ended
-
-
-@contextmanager
-def _key_lock(path: Path, cancel: threading.Event) -> Iterator[bool]:
-    """Wait for the lock of a key (True), or for `cancel` (False); the kernel frees it when its holder dies.
-
-    The file goes with the last holder.
-    """
-    while True:
-        with disk_errors(path):
-            handle = path.open("a")
-        try:
-            while not _lock(handle, path):
-                if cancel.wait(_POLL_S):
-                    yield False
-                    return
-            same = False
-            with suppress(FileNotFoundError):
-                same = path.stat().st_ino == os.fstat(handle.fileno()).st_ino
-            if not same:  # the holder before us removed the file: what we hold is nobody's lock
-                continue
-            try:
-                yield True
-            finally:
-                path.unlink(missing_ok=True)
-            return
-        finally:
-            handle.close()
-
-
-def _lock(handle: IO[str], path: Path) -> bool:
-    """Take the lock, unless another worker holds it (False)."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
-        raise StoreError(
-            f"{path.parent}: this file system has no locks ({error.strerror}), so two workers could compute the same "
-            "label. Put the campaign on one that has (Lustre: mounted with `flock`)."
-        ) from error

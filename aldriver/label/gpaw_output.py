@@ -6,7 +6,6 @@ A log holds fewer digits than a running GPAW gives; labels made here come from `
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from aldriver.label.packed import read_text
 _N = r"[-+]?(?:\d+\.\d+(?:[eE][-+]?\d+)?|nan|inf)"
 _BANNER = re.compile(r"\|__ \|  _\|___\|_____\|\s+(\S+)|\|__\|\|  \| \|\|/\\\| - (\S+)")
 _STEP = re.compile(r"(?m)^(?:Atoms  # Å.*|Positions:.*)$")
-_ENDED = re.compile(r"(?m)^[Tt]iming:")
 _CONVERGED = re.compile(r"(?m)^Converged (?:in (\d+) steps|after (\d+) iterations)")
 
 
@@ -42,6 +40,9 @@ def is_gpaw(text: str) -> bool:
 def read_gpaw(path: Path) -> list[FoundLabel]:
     """Each ionic step of a log as a label or a reason; a log without a step gives one reason, another file nothing.
 
+    Whole steps are taken from a log without its closing table of timings, too: GPAW writes that table when its
+    calculator is let go, which in many a script that ended well never happened.
+
     Raises
     ------
     OSError
@@ -49,6 +50,7 @@ def read_gpaw(path: Path) -> list[FoundLabel]:
     """
     path = Path(path)
     text = read_text(path)
+    text = text[: text.rfind("\n") + 1]  # of a line that breaks off the last number may have lost digits
     if not is_gpaw(text):
         return []
     settings = _settings(text)
@@ -65,11 +67,6 @@ def read_gpaw(path: Path) -> list[FoundLabel]:
         cell = np.asarray(frame.cell)
         source = str(path) if len(blocks) == 1 else f"{path}#step {number}"
         found.append(FoundLabel(frame=frame, label=_label(block, frame, settings), source=source, settings=settings))
-    if found and found[-1].label.ok and not _ENDED.search(blocks[-1]):
-        # whole as it is, but a run is taken on request only when it was interrupted
-        reason = "the log ends before its table of timings: GPAW was interrupted"
-        about = found[-1].label.provenance
-        found[-1] = replace(found[-1], label=Label(status="failed", reason=reason, provenance=about))
     if not found:
         reason = "the log of GPAW ends before it names its atoms"
         found = [

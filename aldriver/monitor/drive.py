@@ -24,7 +24,7 @@ from aldriver.core.errors import AldriverError, InputError
 from aldriver.monitor.lammps_dump import ANGSTROM
 from aldriver.monitor.live import LiveGuard
 from aldriver.potentials.base import Potential, Prediction
-from aldriver.potentials.fix_external import FixExternal, LammpsStopped, box, explained
+from aldriver.potentials.fix_external import EXTERNAL, FixExternal, LammpsStopped, box, check_finite, explained
 
 GUARD = "aldriver_guard"
 NATIVE_EVERY = 10
@@ -33,7 +33,6 @@ SLOWER = 0.5
 """Part of the time step that is left while a run is slow."""
 SLOW_EVERY = 10
 """Steps after which a slow run may change its time step."""
-_EXTERNAL = re.compile(r"^\s*fix\s+(\S+)\s+all\s+external\s+pf/callback\b.*$", re.MULTILINE)
 _RUN = re.compile(r"^\s*(?:run|minimize|rerun|temper|neb|tad|prd)\s", re.MULTILINE)
 _PLAIN_RUN = re.compile(r"^(\s*run\s+\S+(?:\s+upto)?)\s*(#.*)?$", re.MULTILINE)
 _LOST = re.compile(r"^\s*(clear\s*(?:#.*)?$|unfix\s+" + GUARD + r"\b)", re.MULTILINE)
@@ -123,7 +122,7 @@ def drive(
 
 def _parts(script: Path, text: str) -> tuple[str, str, str | None]:
     """What runs before the guard is there, what runs after, and the name of the input's own fix external."""
-    fix = _EXTERNAL.search(text)
+    fix = EXTERNAL.search(text)
     if fix is not None:
         return text[: fix.end() + 1], text[fix.end() + 1 :], fix.group(1)
     run = _RUN.search(text)
@@ -241,11 +240,7 @@ class _Behind:
         guard = self._seer.guard
         look = self._seer.wants(step)
         p = self._stepper(positions, cell, stress=True, features=look and guard.features)
-        finite = math.isfinite(p.energy) and np.isfinite(p.forces).all()
-        if not (finite and p.stress is not None and np.isfinite(p.stress).all()):
-            raise AldriverError(
-                f"{self._potential.name} gave numbers that are not finite at step {step}: the run is lost"
-            )
+        check_finite(p, self._potential.name, step)
         if look:
             frame = self._frame.copy()
             frame.positions[:] = positions

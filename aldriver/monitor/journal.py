@@ -6,7 +6,6 @@ when a monitor starts again was not counted, and is cut off before the same fram
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from pathlib import Path
@@ -14,10 +13,9 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import write
 
 from aldriver.core.errors import InputError
-from aldriver.core.frames import bare
+from aldriver.core.frames import bare, frame_text
 from aldriver.core.records import dumps, read_json
 from aldriver.core.store import atomic_write, disk_errors
 from aldriver.monitor.judge import Look
@@ -110,9 +108,7 @@ class Journal:
         frame = bare(atoms)
         frame.info = {"frame_id": look.frame_id, "group": group, "step": look.step, "origin": "monitor"}
         frame.info |= {"verdict": look.verdict, "ratio": look.ratio, "reason": look.reason, "atoms": look.named}
-        text = io.StringIO()
-        write(text, frame, format="extxyz")
-        self._frames.append(text.getvalue())
+        self._frames.append(frame_text(frame))
         return frame
 
     def commit(self, *, lasting: bool = True, **state: Any) -> None:

@@ -7,6 +7,8 @@ only when LAMMPS reneighbours; the box moves its origin under a barostat.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,8 +19,25 @@ from aldriver.core.errors import AldriverError
 from aldriver.core.units import lammps_virial, voigt_to_matrix
 from aldriver.potentials.base import Prediction
 
+EXTERNAL = re.compile(r"^\s*fix\s+(\S+)\s+all\s+external\s+pf/callback\b.*$", re.MULTILINE)
+"""The line of a LAMMPS input that a potential is attached to; its first group is the name of the fix."""
+
 Evaluate = Callable[[int, NDArray[np.float64], NDArray[np.float64]], Prediction]
 """(step, positions (N, 3), cell 3×3) -> prediction."""
+
+
+def check_finite(prediction: Prediction, name: str, step: int) -> None:
+    """Refuse a prediction that would wreck the run.
+
+    Raises
+    ------
+    AldriverError
+        When energy, forces or stress are not finite, naming potential and step.
+    """
+    p = prediction
+    finite = math.isfinite(p.energy) and np.isfinite(p.forces).all()
+    if not (finite and p.stress is not None and np.isfinite(p.stress).all()):
+        raise AldriverError(f"{name} gave numbers that are not finite at step {step}: the run is lost")
 
 
 class LammpsStopped(AldriverError):

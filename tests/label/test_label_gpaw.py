@@ -203,12 +203,21 @@ def test_the_limit_of_the_scf_is_unconverged(tmp_path):
     assert "3 iterations" in found.label.reason
 
 
-@pytest.mark.parametrize("part", ["Forces  #", "Extrapolated", "Converged", "timing:"])
+@pytest.mark.parametrize("part", ["Forces  #", "  # Al   1", "Extrapolated", "Converged"])
 def test_a_log_cut_off_anywhere_is_no_label(tmp_path, part):
     text = NOW_HEAD + now() + END
     (found,) = read_gpaw(write(tmp_path, text[: text.index(part)]))
     assert not found.label.ok
     assert found.label.energy is None
+
+
+def test_a_whole_step_needs_no_table_of_timings(tmp_path):
+    """GPAW writes it when its calculator is let go: in a script that ended well it may be missing."""
+    (found,) = read_gpaw(write(tmp_path, NOW_HEAD + now()))
+    assert found.label.ok
+    older = THEN[: THEN.index("Positions:", THEN.index("Forces"))]
+    cut = older[: older.rindex("-0.51") + 4]  # the last force breaks off in its digits
+    assert [f.label.ok for f in read_gpaw(write(tmp_path, cut, "cut.txt"))] == [False]
 
 
 def test_what_a_calculator_is_and_where_it_was_set_up_twice(tmp_path):
@@ -238,7 +247,7 @@ def test_a_compressed_log(tmp_path):
 def test_logs_of_both_forms_are_taken_in(tmp_path):
     runs = tmp_path / "runs"
     runs.mkdir()
-    log = write(runs, NOW_HEAD + now(), "now.txt")
+    log = write(runs, NOW_HEAD + now() + END, "now.txt")
     write(runs, THEN, "then.txt")  # its second step broke off
     options = {"limits": LabelLimits(max_net_force_eV_A=100.0), "interrupted": True}
     result = ingest([runs], tmp_path / "labels", **options)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write
-from label_stubs import pw_output
+from label_stubs import GEOMETRY, pw_output
 
 from aldriver.core.frames import read_frames, with_labels
 from aldriver.core.leftovers import temporary_sibling
@@ -22,16 +22,6 @@ from aldriver.label.ingest import Ingested, ingest
 from aldriver.label.redo import frames_of
 
 BOX = {"cell": np.eye(3) * 3.0, "pbc": True}
-GEOMETRY = """     celldm(1)=  10.261200  celldm(2)=   0.000000  celldm(3)=   0.000000
-     crystal axes: (cart. coord. in units of alat)
-               a(1) = (  -0.500000   0.000000   0.500000 )
-               a(2) = (   0.000000   0.500000   0.500000 )
-               a(3) = (  -0.500000   0.500000   0.000000 )
-     site n.     atom                  positions (alat units)
-         1           Si  tau(   1) = (   0.0000000   0.0000000   0.0000000  )
-         2           Si  tau(   2) = (   0.2500000   0.2500000   0.2600000  )
-     Self-consistent Calculation
-"""
 
 
 def pw(**changes) -> str:

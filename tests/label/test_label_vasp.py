@@ -286,7 +286,10 @@ def test_a_label_taken_in_again_is_of_the_level_of_its_own_recipe_and_of_no_othe
         ({}, "PBE"),
         ({"potcar_functional": "LDA"}, "LDA"),
         ({"incar": {"GGA": "PS"}}, "PBEsol"),
-        ({"incar": {"lhfcalc": True}}, "hybrid of PBE (AEXX 0.25)"),  # no PBE: it must not be corrected as such
+        (
+            {"incar": {"lhfcalc": True}},
+            "hybrid of PBE (AEXX 0.25, screening 0)",
+        ),  # no PBE: it must not be corrected as such
         ({"incar": {"METAGGA": "R2SCAN"}, "hubbard_u_eV": {"Fe": 2.3}}, "R2SCAN+U (Fe 2.3)"),
         ({"incar": {"IVDW": 12}}, "PBE+D (IVDW 12)"),
     ],
