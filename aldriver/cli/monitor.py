@@ -25,6 +25,13 @@ OUTSIDE = 3
 """Exit code of a run that did not stay inside."""
 
 
+class Precision(StrEnum):
+    """Of a network that moves atoms."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
 class OnAlarm(StrEnum):
     """What a run does when an alarm begins."""
 
@@ -109,6 +116,9 @@ def run(
     cost: Annotated[
         float, typer.Option("--cost", min=0.001, max=0.9, help="Most of the run's time that looking may take.")
     ] = 0.05,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Of a network; float32 is checked against float64 first.")
+    ] = Precision.float32,
     patience: Patience = 1,
     feed: FeedTo = None,
     on_alarm: Command = None,
@@ -136,7 +146,15 @@ def run(
         guard = LiveGuard(recorder, share=cost, action=action.value)
         driven = None
         try:
-            driven = drive(script, potential, guard, log=out / "log.lammps", elements=symbols, variables=variables)
+            driven = drive(
+                script,
+                potential,
+                guard,
+                log=out / "log.lammps",
+                elements=symbols,
+                variables=variables,
+                precision=precision.value,
+            )
         finally:
             facts = {"steps": driven.steps, "native": driven.native, "stopped": driven.stopped} if driven else {}
             summary = recorder.finish(**facts, every=guard.every, share=guard.pace.measured)

@@ -29,7 +29,13 @@ from aldriver.potentials.fix_external import EXTERNAL, Evaluate, FixExternal, ch
 
 
 def run_input(
-    script: Path, atoms: Atoms, out: Path, *, potential: Potential | str | Path | None, variables: Mapping[str, Any]
+    script: Path,
+    atoms: Atoms,
+    out: Path,
+    *,
+    potential: Potential | str | Path | None,
+    variables: Mapping[str, Any],
+    precision: str | None = None,
 ) -> None:
     """Run a LAMMPS input on a cell, inside the folder `out` (made if missing), where log and dump go.
 
@@ -43,6 +49,8 @@ def run_input(
         Behind ``fix external``; a reference or folder is loaded only if the input has such a fix.
     variables
         LAMMPS variables to set before the input runs (name: value).
+    precision
+        As in :meth:`Potential.md_stepper`.
 
     Raises
     ------
@@ -62,7 +70,7 @@ def run_input(
     write(out / "structure.data", atoms, format="lammps-data", specorder=elements, masses=True, force_skew=True)
     text = script.read_text()
     fix = EXTERNAL.search(text)
-    evaluate = _evaluation(potential, atoms) if fix else None
+    evaluate = _evaluation(potential, atoms, precision) if fix else None
     lmp = new_lammps()
     back = Path.cwd()
     os.chdir(out)  # inputs name plain files: LAMMPS cannot read a path with a space from a variable
@@ -83,7 +91,7 @@ def run_input(
         os.chdir(back)
 
 
-def _evaluation(potential: Potential | str | Path | None, atoms: Atoms) -> Evaluate:
+def _evaluation(potential: Potential | str | Path | None, atoms: Atoms, precision: str | None) -> Evaluate:
     if potential is None:
         raise InputError("this input has a fix external: name the potential behind it")
     if not isinstance(potential, Potential):
@@ -91,7 +99,7 @@ def _evaluation(potential: Potential | str | Path | None, atoms: Atoms) -> Evalu
 
         potential = load(potential)
     potential.check_elements([atoms])
-    name, stepper = potential.name, potential.stepper(atoms)
+    name, stepper = potential.name, potential.md_stepper(atoms, precision)
 
     def evaluate(step: int, positions: NDArray[np.float64], cell: NDArray[np.float64]) -> Prediction:
         p = stepper(positions, cell, stress=True)
@@ -112,6 +120,12 @@ def parser(default_potential: str | Path | None, default_input: str | Path) -> a
     p.add_argument("--temperature", type=float, default=300.0, help="K")
     p.add_argument("--pressure", type=float, default=0.0, help="GPa (npt)")
     p.add_argument("--steps", type=int, default=1000)
+    p.add_argument(
+        "--precision",
+        choices=["float32", "float64", "own"],
+        default="float32",
+        help="of a network (own: as it was saved); float32 is checked against float64 at the start",
+    )
     p.add_argument("--timestep", type=float, default=1.0, help="fs")
     p.add_argument("--every", type=int, default=10, help="steps between log lines and dumped frames")
     p.add_argument("--seed", type=int, default=1, help="of the initial velocities")
@@ -146,7 +160,14 @@ def main(
         options.out.mkdir(parents=True, exist_ok=True)
         for file in Path(default_potential or "").glob("weights.eam.*") if default_potential else ():
             shutil.copy(file, options.out)  # where a native input looks for it
-        run_input(options.input, frames[-1], options.out, potential=options.potential, variables=variables)
+        run_input(
+            options.input,
+            frames[-1],
+            options.out,
+            potential=options.potential,
+            variables=variables,
+            precision=None if options.precision == "own" else options.precision,
+        )
     except AldriverError as error:
         print(error, file=sys.stderr)
         return error.exit_code

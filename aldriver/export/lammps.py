@@ -183,7 +183,7 @@ def _checked(form: str, files: tuple[str, ...], potential: Potential, folder: Pa
     where = folder / "check" / name
     command = [sys.executable, str(folder / "run_lammps.py"), str(folder / "check" / "structure.extxyz")]
     command += ["--input", str(folder / script), "--out", str(where), "--steps", str(STEPS), "--every", str(EVERY)]
-    command += ["--ensemble", "npt", "--flexible", "tri", "--temperature", "300"]
+    command += ["--ensemble", "npt", "--flexible", "tri", "--temperature", "300", "--precision", "own"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=dict(os.environ))
     except subprocess.TimeoutExpired:

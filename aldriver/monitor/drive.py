@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.monitor.lammps_dump import ANGSTROM
 from aldriver.monitor.live import LiveGuard
-from aldriver.potentials.base import Potential, Prediction
+from aldriver.potentials.base import Potential, Prediction, Stepper
 from aldriver.potentials.fix_external import EXTERNAL, FixExternal, LammpsStopped, box, check_finite, explained
 
 GUARD = "aldriver_guard"
@@ -66,6 +66,7 @@ def drive(
     log: Path,
     elements: Sequence[str] | None = None,
     variables: Mapping[str, str] | None = None,
+    precision: str = "float32",
 ) -> Driven:
     """Run a LAMMPS input in the present folder.
 
@@ -82,6 +83,8 @@ def drive(
         Chemical symbol of each atom type; None: the input's variable ``elements``, else by the masses.
     variables
         Set before the input runs, as ``-var`` does.
+    precision
+        Of a network behind ``fix external`` (:meth:`Potential.md_stepper`).
 
     Raises
     ------
@@ -108,7 +111,7 @@ def drive(
         command(lmp, f'log "{log}"\n' + settings + head)
         seer = _Seer(lmp, script, elements, guard)
         if fix_id is not None:
-            coupled: _Beside | _Behind = _Behind(seer, potential, fix_id)
+            coupled: _Beside | _Behind = _Behind(seer, potential, fix_id, precision)
         else:
             coupled = _Beside(seer)
         with tempfile.NamedTemporaryFile("w", suffix=".lammps") as file:
@@ -214,7 +217,7 @@ class _Seer:
 class _Behind:
     """The bundle's potential behind the input's own fix external."""
 
-    def __init__(self, seer: _Seer, potential: Potential, fix_id: str) -> None:
+    def __init__(self, seer: _Seer, potential: Potential, fix_id: str, precision: str) -> None:
         lmp = seer.lmp
         n = int(lmp.get_natoms())
         types = np.array(lmp.gather_atoms("type", 0, 1), dtype=int)
@@ -222,10 +225,10 @@ class _Behind:
             raise InputError("the atoms' ids must be 1 to N for a potential behind fix external: use reset_atoms id")
         if lmp.extract_global("units") != "metal":
             raise InputError("a potential behind fix external gives eV and Å: write `units metal` in the input")
-        self._seer, self._potential = seer, potential
+        self._seer, self._potential, self._precision = seer, potential, precision
+        self._stepper: Stepper | None = None
         self._frame = Atoms(seer.numbers[types], positions=np.zeros((n, 3)), cell=np.eye(3), pbc=seer.periodic())
         potential.check_elements([self._frame])
-        self._stepper = potential.stepper(self._frame)
         self._external = FixExternal(lmp, self._evaluate, n, fix_id=fix_id)
         self._external.attach()
 
@@ -239,13 +242,15 @@ class _Behind:
     def _evaluate(self, step: int, positions: NDArray[np.float64], cell: NDArray[np.float64]) -> Prediction:
         guard = self._seer.guard
         look = self._seer.wants(step)
+        frame = self._frame
+        frame.positions[:] = positions
+        frame.cell[:] = cell
+        if self._stepper is None:
+            self._stepper = self._potential.md_stepper(frame, self._precision)
         p = self._stepper(positions, cell, stress=True, features=look and guard.features)
         check_finite(p, self._potential.name, step)
         if look:
-            frame = self._frame.copy()
-            frame.positions[:] = positions
-            frame.cell[:] = cell
-            self._seer.show(step, frame, p)
+            self._seer.show(step, frame.copy(), p)
         return p
 
 

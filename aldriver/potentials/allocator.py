@@ -8,7 +8,9 @@ two thirds of a MACE step. Kept pages cost no more than the peak, which is neede
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from contextlib import suppress
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Of ``mallopt(3)``."""
@@ -18,9 +20,16 @@ KEEP = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
 def keep_freed_memory() -> bool:
     """Keep what is freed from now on, in this process; whether the C library takes the setting.
 
-    ``malloc_trim`` (``train.memory.give_back_freed_memory``) still gives it back.
+    ``give_back_freed_memory`` still gives it back.
     """
     return _set(KEEP)
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what was freed so far."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(values: dict[int, int]) -> bool:

@@ -22,8 +22,9 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from aldriver.core.errors import AldriverError
+from aldriver.potentials.allocator import give_back_freed_memory
 from aldriver.potentials.base import Prediction, Stepper
-from aldriver.potentials.md import disagreement
+from aldriver.potentials.md import disagreement, piece
 from aldriver.potentials.network import check_finite
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ CORRELATION = 3
 """The only one symmetrix computes."""
 CHECKED = frozenset(10**k for k in range(12))
 """Evaluations that torch makes too: the first, the 10th, the 100th, ..."""
+DISAGREE = "symmetrix and torch disagree"
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +67,9 @@ def _cannot(potential: MACEPotential) -> str:
 class SymmetrixStepper(Stepper):
     """Energy, forces and stress from symmetrix in single precision; features from a forward pass of torch.
 
-    Torch evaluates the first frame too, the 10th, the 100th, and so on. As soon as the two disagree
-    (:func:`md.disagreement`) there is a warning, and torch does the rest.
+    Torch evaluates the first frame too, and a piece of the 10th, the 100th, and so on, which is small enough to cost
+    no more memory than torch alone would. As soon as the two disagree (:func:`md.disagreement`) there is a warning, and
+    torch does the rest.
 
     Raises
     ------
@@ -78,11 +81,12 @@ class SymmetrixStepper(Stepper):
         self.potential, self.calls = potential, 0
         self._torch = potential.stepper(atoms)
         self._atoms = atoms.copy()
-        self._reference = potential.e0_sum(atoms.numbers)
+        torch_says = self._torch(atoms.positions, np.asarray(atoms.cell))
+        give_back_freed_memory()
         self._calculator: Any = _calculator(potential)
-        fault = self._compared(self._native(atoms.positions, np.asarray(atoms.cell)), atoms.positions, atoms.cell)
+        fault = disagreement(self._native(atoms), torch_says)
         if fault:
-            raise AldriverError(fault)
+            raise AldriverError(f"{DISAGREE}: {fault}")
 
     @property
     def native(self) -> bool:
@@ -96,32 +100,33 @@ class SymmetrixStepper(Stepper):
         check_finite(positions, cell)
         if self._calculator is None:
             return self._torch(positions, cell, stress=stress, features=features)
-        prediction = self._native(positions, cell)
+        self._atoms.positions[:] = positions
+        self._atoms.cell[:] = cell
         self.calls += 1
-        if self.calls in CHECKED and self.calls > 1:
-            fault = self._compared(prediction, positions, cell)
-            if fault:
-                self._calculator = None
-                log.warning("%s goes on in torch after %d steps: %s", self.potential.name, self.calls, fault)
-                return self._torch(positions, cell, stress=stress, features=features)
+        if self.calls in CHECKED and self.calls > 1 and (fault := self._fault_now()):
+            self._calculator = None
+            log.warning("%s goes on in torch after %d steps: %s", self.potential.name, self.calls, fault)
+            return self._torch(positions, cell, stress=stress, features=features)
+        prediction = self._native(self._atoms)
         rows = self._torch.features(positions, cell) if features else None
         tensor = prediction.stress if stress else None
         return Prediction(energy=prediction.energy, forces=prediction.forces, stress=tensor, features=rows)
 
-    def _native(self, positions: NDArray[np.float64], cell: NDArray[np.float64]) -> Prediction:
-        self._atoms.positions[:] = positions
-        self._atoms.cell[:] = cell
-        self._calculator.calculate(self._atoms, ["energy", "forces", "stress"])
+    def _native(self, atoms: Atoms) -> Prediction:
+        self._calculator.calculate(atoms, ["energy", "forces", "stress"])
         results = self._calculator.results
         return Prediction(
-            energy=float(np.sum(results["energies"], dtype=np.float64)) + self._reference,
+            energy=float(np.sum(results["energies"], dtype=np.float64)) + self.potential.e0_sum(atoms.numbers),
             forces=np.array(results["forces"], dtype=np.float64),
             stress=np.array(results["stress"], dtype=np.float64),
         )
 
-    def _compared(self, found: Prediction, positions: NDArray[np.float64], cell: Any) -> str:
-        fault = disagreement(found, self._torch(positions, np.asarray(cell)))
-        return f"symmetrix and torch disagree: {fault}" if fault else ""
+    def _fault_now(self) -> str:
+        """Where the two disagree on a piece of this frame; empty when they agree."""
+        part = piece(self._atoms)
+        fault = disagreement(self._native(part), self.potential.evaluate([part])[0])
+        give_back_freed_memory()
+        return f"{DISAGREE}: {fault}" if fault else ""
 
 
 def _calculator(potential: MACEPotential) -> Any:

@@ -107,8 +107,12 @@ class RemotePotential(Potential):
 
     def stepper(self, atoms: Atoms) -> Stepper:
         """Fast repeated evaluation of one cell: species and neighbour list stay in the worker."""
+        return self.md_stepper(atoms)
+
+    def md_stepper(self, atoms: Atoms, precision: str | None = None) -> Stepper:
+        """See :meth:`Potential.md_stepper`; decided in the worker."""
         self.check_elements([atoms])
-        return _RemoteStepper(self._worker, atoms)
+        return _RemoteStepper(self._worker, atoms, precision)
 
     def save(self, folder: str | Path, *, parent: str | None = None, extra: dict[str, Any] | None = None) -> Path:
         """Write the potential into a directory; see ``bundle.save_bundle``."""
@@ -126,8 +130,8 @@ class RemotePotential(Potential):
 
 
 class _RemoteStepper(Stepper):
-    def __init__(self, worker: _Worker, atoms: Atoms) -> None:
-        self._worker = worker
+    def __init__(self, worker: _Worker, atoms: Atoms, precision: str | None) -> None:
+        self._worker, self._precision = worker, precision
         self._frame = pack_frames([atoms])
         self._number = worker.next_number()
         self._opened = 0
@@ -135,7 +139,7 @@ class _RemoteStepper(Stepper):
         self._open()
 
     def _open(self) -> None:
-        self._worker.call("stepper", self._frame, number=self._number)
+        self._worker.call("stepper", self._frame, number=self._number, precision=self._precision)
         self._opened = self._worker.ensure()
 
     def __call__(

@@ -73,9 +73,9 @@ class Server:
         """Inputs of the last linear layer."""
         return {}, pack_rows(self.potential.last_layer_features(unpack_frames(arrays)))
 
-    def do_stepper(self, arrays: Arrays, *, number: int) -> tuple[dict[str, Any], Arrays]:
+    def do_stepper(self, arrays: Arrays, *, number: int, precision: str | None) -> tuple[dict[str, Any], Arrays]:
         """Keep a stepper of a cell under a number."""
-        self._steppers[number] = self.potential.stepper(unpack_frames(arrays)[0])
+        self._steppers[number] = self.potential.md_stepper(unpack_frames(arrays)[0], precision)
         return {}, {}
 
     def do_step(self, arrays: Arrays, *, number: int, **options: Any) -> tuple[dict[str, Any], Arrays]:

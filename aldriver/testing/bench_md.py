@@ -47,12 +47,16 @@ SYMMETRIX = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A row of the table: a potential, how it runs, and the vendor's calculator it stands beside (file, precision)."""
+    """A row of the table: a potential, how it runs, and the vendor's calculator it stands beside (file, precision).
+
+    `quick` is how many times as many steps as of a network are worth measuring.
+    """
 
     name: str
     model: str
     precision: str
     quick: int = 1
+    side: str = "ours"
     vendor: tuple[str, str] | None = None
 
     def steps(self, atoms: int) -> int:
@@ -96,9 +100,10 @@ class Side:
 
 def measure(contender: Contender, atoms: int, *, repeats: int, with_vendor: bool = True) -> dict[str, Any]:
     """One row: medians, and the smallest and largest of what each repeat gave."""
-    ours = Side("ours", contender.model, contender.precision, atoms, contender.steps(atoms))
+    ours = Side(contender.side, contender.model, contender.precision, atoms, contender.steps(atoms))
     vendor = contender.vendor if with_vendor else None
-    theirs = None if vendor is None else Side("theirs", *vendor, atoms, 3 if atoms == SIZES[0] else 1)
+    steps = contender.steps(atoms) if contender.side == "native" else (3 if atoms == SIZES[0] else 1)
+    theirs = None if vendor is None else Side("theirs", *vendor, atoms, steps)
     sides = [ours] if theirs is None else [ours, theirs]
     try:
         for side in sides:
@@ -153,6 +158,16 @@ def trained_mace(folder: Path) -> tuple[str, dict[str, str]]:
     return str(folder / "mace"), files
 
 
+def fitted_pod(folder: Path) -> str:
+    """An ML-POD potential of the default shape, fitted to Cu."""
+    from aldriver.export.fitpod import fit_pod
+    from aldriver.potentials.bundle import save_bundle
+    from aldriver.testing.bench_mace import copper_frames
+
+    save_bundle(fit_pod(copper_frames(12), folder / "fit", name="pod"), folder / "pod")
+    return str(folder / "pod")
+
+
 def copper_labels() -> list[Any]:
     """Published DFT cells of up to 60 atoms where they are, else an EAM potential's."""
     from aldriver.testing.bench_mace import copper_frames
@@ -184,6 +199,12 @@ def contenders(folder: Path, names: Sequence[str] = ()) -> list[Contender]:
             found.append(
                 Contender(name=f"{shape}, symmetrix", model=ours, precision="symmetrix", vendor=vendor, quick=10)
             )
+    if not names or "pod" in names:
+        pod = fitted_pod(folder)
+        vendor = (pod, "native")
+        found.append(
+            Contender(name="ML-POD, LAMMPS", model=pod, precision="native", quick=50, side="native", vendor=vendor)
+        )
     return found
 
 
@@ -208,7 +229,7 @@ def missed(rows: Sequence[dict[str, Any]]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, write it as JSON; 1 when a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m aldriver.testing.bench_md")
-    parser.add_argument("names", nargs="*", help="chgnet, mace (default: all)")
+    parser.add_argument("names", nargs="*", help="chgnet, mace, pod (default: all)")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=SIZES)
     parser.add_argument("--json", type=Path, help="write the numbers here")
     parser.add_argument("--repeats", type=int, default=5, help="of small cells; 1000 atoms take fewer")

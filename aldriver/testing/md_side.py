@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -100,6 +101,46 @@ def ours(model: str, precision: str, atoms: Atoms, steps: int) -> Callable[[], T
     return go
 
 
+def native(model: str, precision: str, atoms: Atoms, steps: int) -> Callable[[], Times]:
+    """LAMMPS alone, with a potential that it has; the model is what LAMMPS says its pair style took."""
+    import tempfile
+    from pathlib import Path
+
+    from ase.io import write
+
+    from aldriver import load
+    from aldriver.potentials.classical import LammpsPotential
+    from aldriver.potentials.lammps_library import new_lammps
+
+    potential = load(model)
+    assert isinstance(potential, LammpsPotential)
+    folder = Path(tempfile.mkdtemp())
+    write(folder / "cell.data", atoms, format="lammps-data", specorder=potential.symbols, masses=True, velocities=True)
+    lmp = new_lammps()
+    lmp.commands_string(
+        f"""log {folder}/log.lammps
+        units metal
+        atom_modify map yes
+        read_data {folder}/cell.data
+        pair_style {potential.pair_style}
+        pair_coeff {potential.pair_coeff}
+        timestep 0.001
+        fix 1 all nve
+        thermo {steps}"""
+    )
+
+    def go() -> Times:
+        began = time.process_time()
+        lmp.command(f"run {steps}")
+        seconds = time.process_time() - began
+        text = (folder / "log.lammps").read_text()
+        loop = float(re.findall(r"^Loop time of (\S+)", text, re.MULTILINE)[-1])
+        pair = float(re.findall(r"^Pair\s*\|\s*(\S+)", text, re.MULTILINE)[-1])
+        return seconds, seconds * pair / loop
+
+    return go
+
+
 def theirs(model: str, precision: str, atoms: Atoms, steps: int) -> Callable[[], Times]:
     """ASE's velocity Verlet with the vendor's own calculator."""
     from ase.md.verlet import VelocityVerlet
@@ -125,12 +166,30 @@ def _vendor(model: str, precision: str) -> Any:
 
             network = CHGNet.load(model_name=model.partition(":")[2], use_device="cpu", verbose=False)
             return CHGNetCalculator(network, use_device="cpu")
+        if precision == "native":
+            return _lammpslib(model)
         from aldriver.potentials.mace_library import mace_library
 
         with mace_library():
             from mace.calculators import MACECalculator
 
             return MACECalculator(model_paths=model, device="cpu", default_dtype=precision)
+
+
+def _lammpslib(model: str) -> Any:
+    """ASE's own way to a potential that LAMMPS has."""
+    from ase.calculators.lammpslib import LAMMPSlib
+
+    from aldriver import load
+    from aldriver.potentials.classical import LammpsPotential
+    from aldriver.potentials.lammps_library import import_lammps
+
+    import_lammps()
+    potential = load(model)
+    assert isinstance(potential, LammpsPotential)
+    commands = [f"pair_style {potential.pair_style}", f"pair_coeff {potential.pair_coeff}"]
+    types = {symbol: k + 1 for k, symbol in enumerate(potential.symbols)}
+    return LAMMPSlib(lmpcmds=commands, atom_types=types, keep_alive=True)
 
 
 def peak_MB() -> float:
@@ -148,7 +207,7 @@ def main(argv: list[str]) -> int:
     import torch
 
     torch.set_num_threads(1)
-    make = {"ours": ours, "theirs": theirs}[side]
+    make = {"ours": ours, "native": native, "theirs": theirs}[side]
     go = make(model, precision, copper(n), steps)
     for _ in sys.stdin:
         total, model_s = go()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aldriver.core.errors import AldriverError
+from aldriver.potentials.allocator import give_back_freed_memory
 
 GB = 1024.0**3
 
@@ -82,13 +81,6 @@ def process_peak_GB(call: Callable[[], None]) -> tuple[float, float]:
     before = _status_GB("VmRSS")
     call()
     return before, _status_GB("VmHWM")
-
-
-def give_back_freed_memory() -> None:
-    """Return to the system what was freed (glibc keeps it, and a call would be measured as needing nothing new)."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status_GB(key: str) -> float:

@@ -162,8 +162,8 @@ def test_symmetrix_is_left_as_soon_as_it_disagrees(network, caplog):
     stepper = network.md_stepper(atoms, "float32")
     cell, inner = np.asarray(atoms.cell), stepper._native
 
-    def wrong(positions, cell):
-        p = inner(positions, cell)
+    def wrong(frame):
+        p = inner(frame)
         return Prediction(energy=p.energy, forces=1.5 * p.forces, stress=p.stress)
 
     stepper._native = wrong
