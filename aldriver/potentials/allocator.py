@@ -10,11 +10,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Of ``mallopt(3)``."""
 KEEP = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
+RETURN = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 * 1024}
+"""The C library's own."""
 
 
 def keep_freed_memory() -> bool:
@@ -23,6 +26,17 @@ def keep_freed_memory() -> bool:
     ``give_back_freed_memory`` still gives it back.
     """
     return _set(KEEP)
+
+
+@contextmanager
+def returning_freed_memory() -> Iterator[None]:
+    """Give freed memory back within the block, for what is computed once: gaps in kept memory add to the peak."""
+    _set(RETURN)
+    try:
+        yield
+    finally:
+        give_back_freed_memory()
+        _set(KEEP)
 
 
 def give_back_freed_memory() -> None:

@@ -22,7 +22,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from aldriver.core.errors import AldriverError
-from aldriver.potentials.allocator import give_back_freed_memory
+from aldriver.potentials.allocator import returning_freed_memory
 from aldriver.potentials.base import Prediction, Stepper
 from aldriver.potentials.md import disagreement, piece
 from aldriver.potentials.network import check_finite
@@ -81,8 +81,8 @@ class SymmetrixStepper(Stepper):
         self.potential, self.calls = potential, 0
         self._torch = potential.stepper(atoms)
         self._atoms = atoms.copy()
-        torch_says = self._torch(atoms.positions, np.asarray(atoms.cell))
-        give_back_freed_memory()
+        with returning_freed_memory():
+            torch_says = self._torch(atoms.positions, np.asarray(atoms.cell))
         self._calculator: Any = _calculator(potential)
         fault = disagreement(self._native(atoms), torch_says)
         if fault:
@@ -124,8 +124,9 @@ class SymmetrixStepper(Stepper):
     def _fault_now(self) -> str:
         """Where the two disagree on a piece of this frame; empty when they agree."""
         part = piece(self._atoms)
-        fault = disagreement(self._native(part), self.potential.evaluate([part])[0])
-        give_back_freed_memory()
+        with returning_freed_memory():
+            torch_says = self.potential.evaluate([part])[0]
+        fault = disagreement(self._native(part), torch_says)
         return f"{DISAGREE}: {fault}" if fault else ""
 
 
