@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.relax import Relaxation
@@ -53,6 +55,11 @@ class PlanningBench(Bench):
             Relaxation(atoms=job.atoms.copy(), energy=0.0, last_gain=0.0, fmax=0.0, steps=0, converged=True)
             for job in jobs
         ]
+
+    def forces(self, jobs: Iterable[Job]) -> list[NDArray[np.float64]]:
+        """Note each cell; what is done with the forces cannot be foreseen."""
+        self.asked.update(f"forces-{self.key(job)}" for job in jobs)
+        raise _Foreseen
 
     def foresee(self, compute: object, *arguments: object) -> None:
         """Let a property ask for its relaxations; that it cannot end well is no matter here."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, lattice, vacancy
+from aldriver.benchmark import elastic, eos, lattice, phonon, vacancy
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -78,6 +78,7 @@ PROTOCOLS = {
         compute=vacancy.compute,
         supercell=True,
     ),
+    "phonon": Protocol(name="phonon", version=phonon.VERSION, units=phonon.units, compute=phonon.compute, options=True),
 }
 
 
