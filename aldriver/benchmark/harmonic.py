@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from ase import Atoms
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 THZ_K = 1e12 * _hplanck / _k
 """A frequency of 1 THz as a temperature, K."""
 SUPERCELLS: dict[str, Repeats] = {"diamond": (2, 2, 2), "hcp": (6, 6, 2)}
-PRIMITIVE = {"bcc": "I", "fcc": "F", "diamond": "F"}
+PRIMITIVE: dict[str, Literal["I", "F"]] = {"bcc": "I", "fcc": "F", "diamond": "F"}
 """Centring of the conventional cell; others are primitive."""
 
 

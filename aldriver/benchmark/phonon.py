@@ -85,7 +85,9 @@ def bands(crystal: Harmonic, case: Case, points: int = 40) -> Bands:
     """Dispersion of a crystal along :data:`PATHS`, with so many points a line."""
     where = {"G": (0.0, 0.0, 0.0)} | POINTS[case.lattice]
     reciprocal = np.linalg.inv(np.asarray(crystal.phonopy.unitcell.cell)).T
-    distance, rows, ticks, labels, at = [], [], [0.0], [PATHS[case.lattice][0][0]], 0.0
+    distance: list[NDArray[np.float64]] = []
+    rows: list[NDArray[np.float64]] = []
+    ticks, labels, at = [0.0], [PATHS[case.lattice][0][0]], 0.0
     for path in PATHS[case.lattice]:
         if rows:
             labels[-1] += f"|{path[0]}"
