@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, lattice, phonon, vacancy
+from aldriver.benchmark import elastic, eos, lattice, phonon, qha, vacancy
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -82,7 +82,22 @@ PROTOCOLS = {
         supercell=True,
         hexagonal=True,
     ),
-    "phonon": Protocol(name="phonon", version=phonon.VERSION, units=phonon.units, compute=phonon.compute, options=True),
+    "phonon": Protocol(
+        name="phonon",
+        version=phonon.VERSION,
+        units=phonon.units,
+        compute=phonon.compute,
+        options=True,
+        hexagonal=True,
+    ),
+    "qha": Protocol(
+        name="qha",
+        version=qha.VERSION,
+        units=qha.units,
+        compute=qha.compute,
+        options=True,
+        hexagonal=True,
+    ),
 }
 
 

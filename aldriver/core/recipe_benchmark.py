@@ -10,7 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
-from aldriver.core.recipe_thermal import Phonon
+from aldriver.core.recipe_thermal import Phonon, Qha
 from aldriver.core.section import Element, Positive, Section, unique_names
 
 CaseLattice = Literal["bcc", "fcc", "diamond", "hcp", "omega"]
@@ -52,7 +52,7 @@ class Case(Section):
 
 Property = Literal[
     "lattice", "eos", "elastic", "vacancy",
-    "phonon",
+    "phonon", "qha",
 ]  # fmt: skip
 
 
@@ -75,7 +75,8 @@ class Benchmark(Section):
         default=0, ge=0, le=256, description="tasks that share the relaxations of a generation before they are gathered"
     )
 
-    phonon: Phonon = Field(default_factory=Phonon)
+    phonon: Phonon = Field(default=Phonon(), description="of the property `phonon`")
+    qha: Qha = Field(default=Qha(), description="of the property `qha`")
 
     @model_validator(mode="before")
     @classmethod

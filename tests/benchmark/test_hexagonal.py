@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import spglib
 from ase.build import bulk
-from ase.units import GPa
+from ase.units import GPa, _amu
 
 import aldriver
 from aldriver.benchmark import elastic, hexagonal, lattice
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import case_by_name, conventional_cell
+from aldriver.benchmark.harmonic import harmonic
 from aldriver.benchmark.relax import relax_positions
 from aldriver.benchmark.strain import strained
 from aldriver.benchmark.suite import PROTOCOLS, run_suite, units
 from aldriver.core.recipe_benchmark import Benchmark, Case
+from aldriver.core.recipe_thermal import Phonon
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,29 @@ def test_suite_of_hexagonal_crystals(mg, tmp_path):
     assert all(r.converged and r.value is not None for r in records)
     again = run_suite(mg, settings.model_copy(update={"cases": settings.cases[:1]}), cache_dir=tmp_path)
     assert [r.value for r in again] == [r.value for r in records]
+
+
+def test_phonons_carry_sound_as_the_elastic_constants_have_it(mg):
+    """Along c both transverse velocities are √(C44/ρ), and the longitudinal one is √(C33/ρ)."""
+    case, a = relaxed(mg, "hcp-Mg")
+    constants = {v.property: v.value for v in elastic.compute(Bench(mg), case, a)}
+    (crystal,) = harmonic(Bench(mg), case, [(a, Phonon(supercell=(4, 4, 4)))])
+    cell = conventional_cell(case, a)
+    density = cell.get_masses().sum() * _amu / (cell.get_volume() * 1e-30)
+    q = 0.05
+    slopes = crystal.frequencies([[0, 0, q]])[0][:3] * 1e12 / (q / (a * case.c_over_a * 1e-10))
+    expected = np.sqrt(np.array([constants["c44"], constants["c44"], constants["c33"]]) * 1e9 / density)
+    assert slopes == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["hcp-Mg", "omega-Mg"])
+def test_phonons_in_a_suite(mg, name):
+    settings = Benchmark(properties=["phonon"], cases=[name], phonon=Phonon(supercell=(2, 2, 2), mesh=4))
+    records = run_suite(mg, settings, cache_dir=None)
+    case = settings.cases[0]
+    modes = 3 * len(conventional_cell(case))
+    assert len(records) == (modes - 3) + 5 * modes + 3
+    assert all(r.value is not None for r in records)
 
 
 def test_a_property_of_cubic_crystals_says_so(mg, monkeypatch):
