@@ -32,10 +32,19 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class _One(Protocol[T_co]):
+class _Slotted(Protocol):
+    @property
+    def slot(self) -> str: ...
+
+
+J = TypeVar("J", bound=_Slotted)
+J_contra = TypeVar("J_contra", bound=_Slotted, contravariant=True)
+
+
+class _One(Protocol[J_contra, T_co]):
     """Makes one job, or gives None when another worker is making it."""
 
-    def __call__(self, key: str, job: Job, *, wait: bool) -> T_co | None: ...
+    def __call__(self, key: str, job: J_contra, *, wait: bool) -> T_co | None: ...
 
 
 OnRelaxation = Callable[[str], None]
@@ -98,6 +107,7 @@ class Bench:
         self.on_relaxation = on_relaxation
         self._here: dict[str, Relaxation] = {}
         self._forces: dict[str, tuple[NDArray[np.float64], float]] = {}  # with the seconds they took
+        self._there: set[str] = set()
         self._counted: set[str] = set()
         self._reused = Cost()
 
@@ -121,7 +131,7 @@ class Bench:
         StoreError
             When the store cannot be written.
         """
-        return self._all([self.key(job) for job in jobs], jobs, self._relax)
+        return self.share([self.key(job) for job in jobs], jobs, self._relax)
 
     def forces(self, jobs: Sequence[Job]) -> list[NDArray[np.float64]]:
         """Forces (N, 3), eV/Å, on all atoms of each cell as it is, whatever holds them; kept and shared as relaxations.
@@ -134,10 +144,10 @@ class Bench:
             When the store cannot be written.
         """
         jobs = [replace(job, max_steps=0) for job in jobs]
-        return self._all([f"forces-{self.key(job)}" for job in jobs], jobs, self._evaluate)
+        return self.share([f"forces-{self.key(job)}" for job in jobs], jobs, self._evaluate)
 
-    def _all(self, keys: list[str], jobs: Sequence[Job], one: _One[T]) -> list[T]:
-        """What `one` gives for each job: first what no other worker is making, then the rest."""
+    def share(self, keys: Sequence[str], jobs: Sequence[J], one: _One[J, T]) -> list[T]:
+        """What `one` gives for each job, by key: first what no other worker is making, then the rest."""
         found: dict[str, T] = {}
         start = self.worker * len(jobs) // max(self.workers, 1)
         todo = dict(zip([*keys[start:], *keys[:start]], [*jobs[start:], *jobs[:start]], strict=True))
@@ -147,6 +157,7 @@ class Bench:
                     made = one(key, job, wait=wait)
                     if made is not None:
                         found[key] = made
+                        self._there.add(key)
                         self.on_relaxation(job.slot)
         return [found[key] for key in keys]
 
@@ -166,8 +177,8 @@ class Bench:
 
     @property
     def there(self) -> int:
-        """How many different relaxations, and cells with their forces, are there so far."""
-        return len(self._here) + len(self._forces)
+        """How many different relaxations, cells with their forces, and MD runs are there so far."""
+        return len(self._there)
 
     def key(self, job: Job) -> str:
         """What makes a relaxation the same: potential, structure, constraints, tolerances and version."""
@@ -187,7 +198,7 @@ class Bench:
         if key not in self._here and self.store is not None and (kept := self.store.relaxation(key)) is not None:
             self._here[key] = _from_kept(kept, job.atoms)
         if key in self._here:
-            self._count(key, self._here[key].cost)
+            self.count(key, self._here[key].cost)
             return self._here[key]
         if self.store is None:
             self._here[key] = self._make(key, job)
@@ -202,7 +213,7 @@ class Bench:
                 numbers = job.atoms.numbers.tolist()
                 self.store.keep_relaxation(key, self.potential.fingerprint, job.slot, numbers, kept)
         self._here[key] = _from_kept(kept, job.atoms)
-        self._count(key, self._here[key].cost)
+        self.count(key, self._here[key].cost)
         return self._here[key]
 
     def _evaluate(self, key: str, job: Job, *, wait: bool) -> NDArray[np.float64] | None:
@@ -221,11 +232,15 @@ class Bench:
                     self.store.keep_forces(key, self.potential.fingerprint, job.slot, *kept)
             self._forces[key] = kept
         forces, seconds = self._forces[key]
-        self._count(key, Cost(force_calls=1, atom_calls=len(job.atoms), seconds=seconds))
+        self.count(key, Cost(force_calls=1, atom_calls=len(job.atoms), seconds=seconds))
         return forces
 
-    def _make_forces(self, key: str, job: Job) -> tuple[NDArray[np.float64], float]:
+    def made(self, key: str) -> None:
+        """Note that the block of :meth:`measure` does this work itself."""
         self._counted.add(key)
+
+    def _make_forces(self, key: str, job: Job) -> tuple[NDArray[np.float64], float]:
+        self.made(key)
         with self.potential.measure() as cost:
             try:
                 forces = self.potential.evaluate([job.atoms], stress=False)[0].forces
@@ -233,8 +248,8 @@ class Bench:
                 raise AldriverError(f"{job.slot}: {error}") from error
         return forces, cost.seconds
 
-    def _count(self, key: str, cost: Cost) -> None:
-        """Count what work that this block did not do itself had cost, once."""
+    def count(self, key: str, cost: Cost) -> None:
+        """Count what work had cost that the block of :meth:`measure` did not do itself, once."""
         if key not in self._counted:
             self._counted.add(key)
             self._reused.force_calls += cost.force_calls
@@ -242,7 +257,7 @@ class Bench:
             self._reused.seconds += cost.seconds
 
     def _make(self, key: str, job: Job) -> Relaxation:
-        self._counted.add(key)
+        self.made(key)
         atoms, warm = self._start(job)
         with self.potential.measure() as cost:
             try:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any, NoReturn
 
-import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from numpy.typing import NDArray
 
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.relax import Relaxation
@@ -56,9 +55,9 @@ class PlanningBench(Bench):
             for job in jobs
         ]
 
-    def forces(self, jobs: Iterable[Job]) -> list[NDArray[np.float64]]:
-        """Note each cell; what is done with the forces cannot be foreseen."""
-        self.asked.update(f"forces-{self.key(job)}" for job in jobs)
+    def share(self, keys: Sequence[str], jobs: Sequence[Any], one: object) -> NoReturn:
+        """Note each forces or MD run asked for; what is done with its numbers cannot be foreseen."""
+        self.asked.update(keys)
         raise _Foreseen
 
     def foresee(self, compute: object, *arguments: object) -> None:

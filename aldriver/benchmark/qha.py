@@ -146,7 +146,7 @@ def _value(name: str, unit: str, crystal: QuasiHarmonic, what: Callable[[QuasiHa
         value = what(crystal)
         n = len(crystal.volumes)
         parts = np.array([what(crystal.without(k)) for k in range(n)])
-    except AldriverError as error:
-        return Value(property=name, value=None, unit=unit, converged=False, reason=str(error), cost=cost)
+    except AldriverError as reason:
+        return Value(property=name, value=None, unit=unit, converged=False, reason=str(reason), cost=cost)
     error = float(np.sqrt((n - 1) * np.mean((parts - parts.mean()) ** 2)))
     return Value(property=name, value=value, unit=unit, error=error, cost=cost)

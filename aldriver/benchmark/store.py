@@ -12,7 +12,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ create table if not exists forces (
     key text primary key, potential text not null, slot text not null, seconds real not null,
     forces blob not null
 );
+create table if not exists run (key text primary key, potential text not null, slot text not null, state blob not null);
 create table if not exists property (key text primary key, potential text not null, records text not null);
 """
 
@@ -105,6 +106,20 @@ class Store:
     def keep_forces(self, key: str, potential: str, slot: str, forces: NDArray[np.float64], seconds: float) -> None:
         """Write the forces of a fixed geometry and the seconds they took."""
         self._write("insert or ignore into forces values (?, ?, ?, ?, ?)", key, potential, slot, seconds, _blob(forces))
+
+    def run(self, key: str) -> dict[str, NDArray[Any]] | None:
+        """The latest state of an MD run, if there is one."""
+        rows = self._read("select state from run where key = ?", key)
+        if not rows:
+            return None
+        with np.load(io.BytesIO(rows[0][0]), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def keep_run(self, key: str, potential: str, slot: str, state: Mapping[str, NDArray[Any]]) -> None:
+        """Write the latest state of an MD run."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **state)  # type: ignore[arg-type]
+        self._write("insert or replace into run values (?, ?, ?, ?)", key, potential, slot, buffer.getvalue())
 
     def records(self, key: str) -> list[PropertyRecord] | None:
         """The records of a property, if they are there."""
