@@ -86,10 +86,7 @@ def repeats(case: Case, options: Phonon) -> Repeats:
 
 
 def free_energy(frequencies: ArrayLike, weights: ArrayLike, temperature: float) -> float:
-    """Free energy of the vibrations of a primitive cell, eV (P. Brüesch, Phonons I (1982), Eq. 3.12 and following).
-
-    F = Σ w [hν/2 + kT ln(1 − exp(−hν/kT))].
-    """
+    """Free energy of the vibrations of a primitive cell, eV: Σ w [hν/2 + kT ln(1 − exp(−hν/kT))]."""
     x = np.asarray(frequencies) * THZ_K
     thermal = temperature * np.log(-np.expm1(-x / temperature)) if temperature > 0 else np.zeros_like(x)
     return float(np.asarray(weights) @ (x / 2 + thermal).sum(axis=1) * kB)

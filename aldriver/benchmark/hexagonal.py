@@ -80,7 +80,7 @@ def elastic(bench: Bench, case: Case, a: float) -> list[Value]:
     Strains and lines as for cubic crystals: along a, along c, and a shear between both. The atoms relax, since in hcp a
     strain of the basal plane sets the two sublattices against each other. B = [(C11 + C12) C33 − 2 C13²] /
     (C11 + C12 + 2 C33 − 4 C13), and the criteria of stability: F. Mouhat, F.-X. Coudert, Phys. Rev. B 90, 224104
-    (2014), Eqs. 9 and 10 and Table IV.
+    (2014).
     """
     cell = conventional_cell(case, a)
     along_a, along_c, shear = ([strained(cell, e * np.eye(6)[k]) for e in STRAINS] for k in (0, 2, 3))

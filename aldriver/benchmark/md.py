@@ -124,6 +124,12 @@ def simulate(bench: Bench, runs: list[Run], until: Until | None = None) -> list[
     return bench.share([f"md-{run.key}-{bench.potential.fingerprint}" for run in runs], runs, one)
 
 
+def block_mean(samples: Array, blocks: int = 5) -> tuple[float, float]:
+    """Mean of correlated samples and its standard error, from the means of blocks long against the correlation."""
+    means = np.array([part.mean() for part in np.array_split(samples, blocks)])
+    return float(samples.mean()), float(means.std(ddof=1) / np.sqrt(blocks))
+
+
 class _Engine:
     """A run under way."""
 
@@ -204,7 +210,7 @@ class _Engine:
         return 2 * self._kinetic() / (3 * self.atoms.get_volume()) - float(now.stress[:3].mean())
 
     def _thermostat(self, target: float) -> None:
-        """Scale the velocities (Bussi 2007, Eq. A7)."""
+        """Scale the velocities (Bussi 2007, appendix)."""
         kinetic, mean = self._kinetic(), 0.5 * self.freedom * kB * target
         keep = np.exp(-self.spec.timestep_fs / THERMOSTAT_FS)
         one, rest = self.rng.normal(), self.rng.chisquare(self.freedom - 1)
@@ -214,7 +220,7 @@ class _Engine:
         self.velocity *= sign * np.sqrt(scale)
 
     def _barostat(self, target: float, excess: float) -> None:
-        """Scale cell and positions, and the velocities by the inverse (Bernetti 2020, Eqs. 5 and 11)."""
+        """Scale cell and positions, and the velocities by the inverse (Bernetti 2020)."""
         rate = COMPRESSIBILITY * self.spec.timestep_fs / BAROSTAT_FS
         noise = np.sqrt(2 * kB * target * rate / self.atoms.get_volume()) * self.rng.normal()
         scale = np.exp((rate * excess + noise) / 3)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, lattice, phonon, qha, vacancy
+from aldriver.benchmark import elastic, eos, lattice, liquid, melting, phonon, qha, thermal_md, vacancy
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -95,6 +95,30 @@ PROTOCOLS = {
         version=qha.VERSION,
         units=qha.units,
         compute=qha.compute,
+        options=True,
+        hexagonal=True,
+    ),
+    "liquid": Protocol(
+        name="liquid",
+        version=liquid.VERSION,
+        units=liquid.units,
+        compute=liquid.compute,
+        options=True,
+        hexagonal=True,
+    ),
+    "melting": Protocol(
+        name="melting",
+        version=melting.VERSION,
+        units=lambda *_: melting.PROPERTIES,
+        compute=melting.compute,
+        options=True,
+        hexagonal=True,
+    ),
+    "thermal_md": Protocol(
+        name="thermal_md",
+        version=thermal_md.VERSION,
+        units=lambda *_: thermal_md.PROPERTIES,
+        compute=thermal_md.compute,
         options=True,
         hexagonal=True,
     ),

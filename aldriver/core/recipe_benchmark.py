@@ -10,7 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
-from aldriver.core.recipe_thermal import Phonon, Qha
+from aldriver.core.recipe_thermal import Liquid, Melting, Phonon, Qha, ThermalMd
 from aldriver.core.section import Element, Positive, Section, unique_names
 
 CaseLattice = Literal["bcc", "fcc", "diamond", "hcp", "omega"]
@@ -52,7 +52,7 @@ class Case(Section):
 
 Property = Literal[
     "lattice", "eos", "elastic", "vacancy",
-    "phonon", "qha",
+    "phonon", "qha", "liquid", "melting", "thermal_md",
 ]  # fmt: skip
 
 
@@ -77,6 +77,9 @@ class Benchmark(Section):
 
     phonon: Phonon = Field(default=Phonon(), description="of the property `phonon`")
     qha: Qha = Field(default=Qha(), description="of the property `qha`")
+    liquid: Liquid = Field(default=Liquid(), description="of the property `liquid`")
+    melting: Melting = Field(default=Melting(), description="of the property `melting`")
+    thermal_md: ThermalMd = Field(default=ThermalMd(), description="of the property `thermal_md`")
 
     @model_validator(mode="before")
     @classmethod

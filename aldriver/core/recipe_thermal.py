@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from aldriver.core.section import Positive, Section
+from aldriver.core.section import Element, Positive, Section
 
 Repeats = tuple[int, int, int]
 
@@ -35,3 +35,60 @@ class Qha(Phonon):
         if any(t < 0 for t in values):
             raise ValueError("free_energies_K: a temperature is not negative")
         return values
+
+
+class Liquid(Section):
+    """A liquid by MD: a crystal is melted, brought to its temperature, and sampled, at zero pressure."""
+
+    temperature_K: Positive = Field(default=2000.0, description="of the liquid")
+    melt_K: Positive | None = Field(default=None, description="at which the crystal is melted; default twice as hot")
+    composition: dict[Element, Positive] = Field(
+        default_factory=dict, description="parts of each element, put on random sites; default the element of the case"
+    )
+    supercell: Repeats | None = Field(default=None, description="of the conventional cell; default that of the case")
+    steps: int = Field(default=20_000, ge=100, description="sampled")
+    equilibration: int = Field(default=5_000, ge=10, description="steps at the temperature before, and at most to melt")
+    timestep_fs: Positive = Field(default=2.0, description="of the MD")
+    seed: int = Field(default=0, description="of velocities, heat bath and sites")
+
+
+class Melting(Section):
+    """Heating of a crystal at zero pressure until it is one no more."""
+
+    start_K: Positive = Field(default=300.0, description="where heating begins")
+    end_K: Positive = Field(default=4000.0, description="where it ends at the latest")
+    rate_K_per_ps: Positive = Field(default=100.0, description="of heating, K/ps")
+    supercell: Repeats | None = Field(default=None, description="of the conventional cell; default that of the case")
+    timestep_fs: Positive = Field(default=2.0, description="of the MD")
+    seed: int = Field(default=0, description="of velocities and heat bath")
+
+    @model_validator(mode="after")
+    def _upwards(self) -> Melting:
+        if self.end_K <= self.start_K:
+            raise ValueError("end_K: must be above start_K")
+        return self
+
+
+class ThermalMd(Section):
+    """Volume and enthalpy by MD at several temperatures."""
+
+    temperatures_K: list[Positive] = Field(
+        default=[200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0],
+        min_length=3,
+        description="ascending; one run each",
+    )
+    temperature_K: Positive = Field(default=300.0, description="of thermal expansion and heat capacity")
+    supercell: Repeats | None = Field(
+        default=None, description="of the conventional cell; default 432 atoms of bcc, 450 to 512 of others"
+    )
+    steps: int = Field(default=100_000, ge=100, description="of each run")
+    equilibration: float = Field(default=0.2, ge=0, lt=0.9, description="part of each run that is left out")
+    timestep_fs: Positive = Field(default=1.0, description="of the MD")
+    seed: int = Field(default=0, description="of velocities and heat bath")
+
+    @model_validator(mode="after")
+    def _inside(self) -> ThermalMd:
+        t = self.temperatures_K
+        if sorted(set(t)) != t or not t[0] <= self.temperature_K <= t[-1]:
+            raise ValueError("temperatures_K: must ascend, and temperature_K must lie between the first and the last")
+        return self
