@@ -57,7 +57,7 @@ class Melting(Section):
 
     start_K: Positive = Field(default=300.0, description="where heating begins")
     end_K: Positive = Field(default=4000.0, description="where it ends at the latest")
-    rate_K_per_ps: Positive = Field(default=100.0, description="of heating, K/ps")
+    rate_K_per_ps: Positive = Field(default=100.0, description="of heating")
     supercell: Repeats | None = Field(default=None, description="of the conventional cell; default that of the case")
     timestep_fs: Positive = Field(default=2.0, description="of the MD")
     seed: int = Field(default=0, description="of velocities and heat bath")
