@@ -2,8 +2,9 @@
 
 Small displacements in a supercell (A. Togo, I. Tanaka, Scr. Mater. 108, 1 (2015)), as Radova et al.
 (doi:10.1038/s41524-025-01727-x, "vibrational") compare them. The error of a frequency is how much it changes when the
-displacement is doubled: it holds the anharmonicity and the noise of the forces. What the size of the supercell changes
-is in ``docs/benchmark_thermal.md``. The force constants are ``harmonic.py``'s.
+displacement is doubled: it holds the anharmonicity and the noise of the forces. The default displacement, 0.03 Å, is
+larger than exact forces would ask for, as CHGNet's are not linear below it. What that and the size of the supercell
+change is in ``docs/benchmark_thermal.md``. The force constants are ``harmonic.py``'s.
 """
 
 from __future__ import annotations

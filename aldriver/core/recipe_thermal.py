@@ -16,7 +16,7 @@ class Phonon(Section):
         default=None,
         description="repeats of the conventional cell; default 4×4×4, diamond 2×2×2, hcp 6×6×2",
     )
-    displacement_A: Positive = Field(default=0.01, description="of the one atom that is moved")
+    displacement_A: Positive = Field(default=0.03, description="of the one atom that is moved")
     mesh: int = Field(default=20, ge=1, description="q-points along each axis, for the density of states")
 
 
