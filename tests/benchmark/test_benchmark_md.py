@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -61,6 +65,36 @@ def test_a_hot_crystal_is_at_its_pressure(cu, fcc_cu):
     assert abs(found.pressure[late].mean() / GPa) < 1.2  # it fluctuates by 1.2 GPa
     assert found.volume[late].mean() ** (1 / 3) / 2 == pytest.approx(3.615 * (1 + 16e-6 * 300), rel=2e-3)
     assert found.cost.force_calls == run.steps + 1
+
+
+KILLED = """
+import os, sys
+import aldriver
+from aldriver.benchmark import md
+from aldriver.benchmark.bench import Bench
+from aldriver.benchmark.cases import case_by_name, conventional_cell
+from aldriver.benchmark.store import Store
+md.KEEP_EVERY_S = 0.0
+atoms = conventional_cell(case_by_name("fcc-Cu"), 3.615).repeat(2)
+run = md.Run(atoms=atoms, slot="cu", temperature_K=300, steps=60, timestep_fs=2.0, sample_every=10)
+seen = []
+def until(positions):
+    seen.append(1)
+    if sys.argv[2] == "kill" and len(seen) == 4:
+        os.kill(os.getpid(), 9)
+    return False
+bench = Bench(aldriver.load("eam:Cu_mishin1.eam.alloy"), store=Store(sys.argv[1]))
+md.simulate(bench, [run], until)
+print(bench.potential.total.force_calls)
+"""
+
+
+def test_a_killed_process_loses_the_step_in_flight(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    killed = subprocess.run([*command, "kill"], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    again = subprocess.run([*command, "go on"], check=True, capture_output=True, text=True)
+    assert int(again.stdout) == 60 - 39 + 1
 
 
 class Broken(Exception):
