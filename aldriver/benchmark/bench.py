@@ -1,4 +1,4 @@
-"""The bench a property is measured on: relaxations and energies, each made once, kept, and warm-started.
+"""The bench a property is measured on: relaxations, energies and forces, each made once, kept, and warm-started.
 
 What is relaxed, and what follows from it, is the property modules' business; where finished work is kept is
 ``store.py``'s.
@@ -11,10 +11,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from aldriver.benchmark.measure import Cost, CountingPotential
 from aldriver.benchmark.relax import OptimizerName, Relaxation, relax_positions
@@ -26,6 +27,25 @@ from aldriver.potentials.base import Potential
 
 VERSION = 1
 """Of how relaxations are made: a change that changes results asks for another, and nothing kept is used any more."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _Slotted(Protocol):
+    @property
+    def slot(self) -> str: ...
+
+
+J = TypeVar("J", bound=_Slotted)
+J_contra = TypeVar("J_contra", bound=_Slotted, contravariant=True)
+
+
+class _One(Protocol[J_contra, T_co]):
+    """Makes one job, or gives None when another worker is making it."""
+
+    def __call__(self, key: str, job: J_contra, *, wait: bool) -> T_co | None: ...
+
 
 OnRelaxation = Callable[[str], None]
 """Called with the slot of each relaxation that is there, made now or before."""
@@ -86,6 +106,8 @@ class Bench:
         self.worker, self.workers = worker, workers
         self.on_relaxation = on_relaxation
         self._here: dict[str, Relaxation] = {}
+        self._forces: dict[str, tuple[NDArray[np.float64], float]] = {}  # with the seconds they took
+        self._there: set[str] = set()
         self._counted: set[str] = set()
         self._reused = Cost()
 
@@ -109,16 +131,33 @@ class Bench:
         StoreError
             When the store cannot be written.
         """
-        keys = [self.key(job) for job in jobs]
-        found: dict[str, Relaxation] = {}
+        return self.share([self.key(job) for job in jobs], jobs, self._relax)
+
+    def forces(self, jobs: Sequence[Job]) -> list[NDArray[np.float64]]:
+        """Forces (N, 3), eV/Å, on all atoms of each cell as it is, whatever holds them; kept and shared as relaxations.
+
+        Raises
+        ------
+        AldriverError
+            When the potential gives numbers that are not finite.
+        StoreError
+            When the store cannot be written.
+        """
+        jobs = [replace(job, max_steps=0) for job in jobs]
+        return self.share([f"forces-{self.key(job)}" for job in jobs], jobs, self._evaluate)
+
+    def share(self, keys: Sequence[str], jobs: Sequence[J], one: _One[J, T]) -> list[T]:
+        """What `one` gives for each job, by key: first what no other worker is making, then the rest."""
+        found: dict[str, T] = {}
         start = self.worker * len(jobs) // max(self.workers, 1)
         todo = dict(zip([*keys[start:], *keys[:start]], [*jobs[start:], *jobs[:start]], strict=True))
         for wait in (False, True):
             for key, job in todo.items():
                 if key not in found:
-                    relaxed = self._relax(key, job, wait=wait)
-                    if relaxed is not None:
-                        found[key] = relaxed
+                    made = one(key, job, wait=wait)
+                    if made is not None:
+                        found[key] = made
+                        self._there.add(key)
                         self.on_relaxation(job.slot)
         return [found[key] for key in keys]
 
@@ -138,8 +177,8 @@ class Bench:
 
     @property
     def there(self) -> int:
-        """How many different relaxations are there so far."""
-        return len(self._here)
+        """How many different relaxations, cells with their forces, and MD runs are there so far."""
+        return len(self._there)
 
     def key(self, job: Job) -> str:
         """What makes a relaxation the same: potential, structure, constraints, tolerances and version."""
@@ -159,7 +198,7 @@ class Bench:
         if key not in self._here and self.store is not None and (kept := self.store.relaxation(key)) is not None:
             self._here[key] = _from_kept(kept, job.atoms)
         if key in self._here:
-            self._reuse(key)
+            self.count(key, self._here[key].cost)
             return self._here[key]
         if self.store is None:
             self._here[key] = self._make(key, job)
@@ -174,20 +213,51 @@ class Bench:
                 numbers = job.atoms.numbers.tolist()
                 self.store.keep_relaxation(key, self.potential.fingerprint, job.slot, numbers, kept)
         self._here[key] = _from_kept(kept, job.atoms)
-        self._reuse(key)
+        self.count(key, self._here[key].cost)
         return self._here[key]
 
-    def _reuse(self, key: str) -> None:
-        """Count what a relaxation that this block did not make had cost, once."""
+    def _evaluate(self, key: str, job: Job, *, wait: bool) -> NDArray[np.float64] | None:
+        """Forces on a cell as it is, from memory, from the store or made now; None when another worker makes them."""
+        if key not in self._forces and self.store is not None and (kept := self.store.forces(key)) is not None:
+            self._forces[key] = kept
+        if key not in self._forces and self.store is None:
+            self._forces[key] = self._make_forces(key, job)
+        elif key not in self._forces and self.store is not None:
+            with self.store.claim(key, wait=wait) as mine:
+                if not mine:
+                    return None
+                kept = self.store.forces(key)
+                if kept is None:
+                    kept = self._make_forces(key, job)
+                    self.store.keep_forces(key, self.potential.fingerprint, job.slot, *kept)
+            self._forces[key] = kept
+        forces, seconds = self._forces[key]
+        self.count(key, Cost(force_calls=1, atom_calls=len(job.atoms), seconds=seconds))
+        return forces
+
+    def made(self, key: str) -> None:
+        """Note that the block of :meth:`measure` does this work itself."""
+        self._counted.add(key)
+
+    def _make_forces(self, key: str, job: Job) -> tuple[NDArray[np.float64], float]:
+        self.made(key)
+        with self.potential.measure() as cost:
+            try:
+                forces = self.potential.evaluate([job.atoms], stress=False)[0].forces
+            except AldriverError as error:
+                raise AldriverError(f"{job.slot}: {error}") from error
+        return forces, cost.seconds
+
+    def count(self, key: str, cost: Cost) -> None:
+        """Count what work had cost that the block of :meth:`measure` did not do itself, once."""
         if key not in self._counted:
             self._counted.add(key)
-            cost = self._here[key].cost
             self._reused.force_calls += cost.force_calls
             self._reused.atom_calls += cost.atom_calls
             self._reused.seconds += cost.seconds
 
     def _make(self, key: str, job: Job) -> Relaxation:
-        self._counted.add(key)
+        self.made(key)
         atoms, warm = self._start(job)
         with self.potential.measure() as cost:
             try:

@@ -5,6 +5,7 @@ What is computed on a crystal is the business of the property modules.
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,29 @@ from ase import Atoms
 from ase.build import bulk
 
 from aldriver.core.errors import InputError
-from aldriver.core.recipe_benchmark import SUPERCELLS, Case, named_case
+from aldriver.core.recipe_benchmark import C_OVER_A, SUPERCELLS, Case, named_case
 
 _CRYSTALS = {(229, 2): "bcc", (225, 4): "fcc", (227, 8): "diamond"}  # space group, atoms per conventional cell
+_HEXAGONAL = {
+    "hcp": [(1 / 3, 2 / 3, 0.25), (2 / 3, 1 / 3, 0.75)],
+    "omega": [(0, 0, 0), (1 / 3, 2 / 3, 0.5), (2 / 3, 1 / 3, 0.5)],
+}
+"""Sites in units of the cell's vectors, a1 and a2 at 120°: 2c of P6_3/mmc, 1a and 2d of P6/mmm."""
 
 
 def conventional_cell(case: Case, a: float | None = None) -> Atoms:
-    """Cubic cell of a case with lattice constant `a` (Å; default: where the case starts), without moments."""
-    cell = bulk(case.element, case.lattice, a=case.a if a is None else a, cubic=True)
-    return Atoms(numbers=cell.numbers, positions=cell.positions, cell=cell.cell, pbc=True)
+    """Cell of a case with lattice constant `a` (Å; default: where the case starts), without moments.
+
+    It is cubic, or hexagonal with the case's c/a and a1 along x and c along z.
+    """
+    a = case.a if a is None else a
+    if case.hexagonal:
+        sites = _HEXAGONAL[case.lattice]
+        c = a * (case.c_over_a or C_OVER_A[case.lattice])
+        cell = [[a, 0, 0], [-a / 2, a * math.sqrt(3) / 2, 0], [0, 0, c]]
+        return Atoms(symbols=[case.element] * len(sites), scaled_positions=sites, cell=cell, pbc=True)
+    cubic = bulk(case.element, case.lattice, a=a, cubic=True)
+    return Atoms(numbers=cubic.numbers, positions=cubic.positions, cell=cubic.cell, pbc=True)
 
 
 def supercell(case: Case, a: float) -> Atoms:
@@ -36,7 +51,7 @@ def slot(case: Case, what: str) -> str:
 
 
 def case_by_name(name: str | Path, *, supercell: tuple[int, int, int] | None = None) -> Case:
-    """Case from a name such as ``bcc-Fe``, ``fcc-Cu`` or ``diamond-Si``, or from the file of such a crystal.
+    """Case from a name such as ``bcc-Fe``, ``fcc-Cu``, ``diamond-Si``, ``hcp-Ti`` or ``omega-Ti``, or from a file.
 
     Parameters
     ----------
@@ -44,7 +59,7 @@ def case_by_name(name: str | Path, *, supercell: tuple[int, int, int] | None = N
         LATTICE-ELEMENT, or a structure file that ASE reads.
     supercell
         For the vacancy, in conventional cells; default 4×4×4 for bcc (128 atoms), 3×3×3 for fcc (108), 2×2×2 for
-        diamond (64).
+        diamond (64), 5×5×3 for hcp (150), 3×3×4 for omega (108).
 
     Raises
     ------

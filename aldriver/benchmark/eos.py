@@ -60,8 +60,8 @@ def fit_birch_murnaghan(volumes: ArrayLike, energies: ArrayLike) -> EOSFit:
     v, e = np.asarray(volumes, dtype=float), np.asarray(energies, dtype=float)
     if len(v) < 5:
         raise AldriverError(f"an equation of state needs at least 5 volumes, not {len(v)}")
-    volume, energy, modulus, derivative, residual = _fit(v, e)
-    parts = np.array([_fit(np.delete(v, i), np.delete(e, i))[:3] for i in range(len(v))])
+    volume, energy, modulus, derivative, residual = birch_murnaghan(v, e)
+    parts = np.array([birch_murnaghan(np.delete(v, i), np.delete(e, i))[:3] for i in range(len(v))])
     spread = np.sqrt((len(v) - 1) * np.mean((parts - parts.mean(axis=0)) ** 2, axis=0))
     return EOSFit(
         volume=volume,
@@ -74,7 +74,14 @@ def fit_birch_murnaghan(volumes: ArrayLike, energies: ArrayLike) -> EOSFit:
     )
 
 
-def _fit(v: NDArray[np.float64], e: NDArray[np.float64]) -> tuple[float, float, float, float, float]:
+def birch_murnaghan(v: NDArray[np.float64], e: NDArray[np.float64]) -> tuple[float, float, float, float, float]:
+    """Volume, energy, bulk modulus, its pressure derivative and the residual of :func:`fit_birch_murnaghan`, alone.
+
+    Raises
+    ------
+    AldriverError
+        When the curve has no minimum inside the volumes.
+    """
     middle = float(np.mean(v))
     x = (v / middle) ** (-2 / 3) - 1.0  # centred: the powers stay independent
     polynomial = np.polynomial.Polynomial.fit(x, e, 3).convert()

@@ -30,6 +30,18 @@ SHOWN = {
     "c44": "C44",
     "c_prime": "C'",
     "vacancy_formation_energy": "vacancy formation energy",
+    "c_over_a": "c/a",
+    "c13": "C13",
+    "c33": "C33",
+    "phonon": "phonon frequency",
+    "qha_lattice_constant": "lattice constant (QHA)",
+    "qha_thermal_expansion": "thermal expansion (QHA)",
+    "qha_heat_capacity": "heat capacity (QHA)",
+    "qha_free_energy": "free energy (QHA)",
+    "rdf_first_peak": "first RDF peak",
+    "rdf_first_peak_height": "height of the first RDF peak",
+    "md_thermal_expansion": "thermal expansion (MD)",
+    "md_heat_capacity": "heat capacity (MD)",
 }
 
 

@@ -1,4 +1,7 @@
-"""Lattice constant of a cubic crystal at zero pressure. Its atoms sit on sites fixed by symmetry and do not relax."""
+"""Lattice constant of a crystal at zero pressure. Its atoms sit on sites fixed by symmetry and do not relax.
+
+The two lattice constants of a hexagonal crystal are relaxed in ``hexagonal.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.units import GPa
 
+from aldriver.benchmark import hexagonal
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Value
@@ -62,8 +66,15 @@ def relax_lattice(potential: Potential, case: Case, *, max_steps: int = 40) -> R
     return RelaxedLattice(a=a, stress=stress, error=None, steps=max_steps, converged=False, reason=reason)
 
 
+def units(case: Case, options: object = None) -> dict[str, str]:
+    """Names and units of the lattice constants of a case."""
+    return hexagonal.LATTICE if case.hexagonal else PROPERTIES
+
+
 def compute(bench: Bench, case: Case, *, max_steps: int = 40) -> list[Value]:
-    """``lattice_constant`` (Å)."""
+    """``lattice_constant`` (Å), and ``c_over_a`` where it is not fixed by symmetry."""
+    if case.hexagonal:
+        return hexagonal.lattice(bench, case, max_steps=max_steps)
     with bench.measure() as cost:
         found = relax_lattice(bench.potential, case, max_steps=max_steps)
     return [

@@ -85,6 +85,10 @@ class CountingPotential(Potential):
         """Stepper of the potential, counted."""
         return _CountingStepper(self, self.inner.stepper(atoms), len(atoms))
 
+    def md_stepper(self, atoms: Atoms, precision: str | None = None) -> Stepper:
+        """Stepper of the potential for MD, counted."""
+        return _CountingStepper(self, self.inner.md_stepper(atoms, precision), len(atoms))
+
     @contextmanager
     def measure(self) -> Iterator[Cost]:
         """Cost of the block: the object yielded is filled in when the block ends, however it ends."""

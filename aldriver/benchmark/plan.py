@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any, NoReturn
 
 from ase import Atoms
 from ase.data import chemical_symbols
@@ -53,6 +54,11 @@ class PlanningBench(Bench):
             Relaxation(atoms=job.atoms.copy(), energy=0.0, last_gain=0.0, fmax=0.0, steps=0, converged=True)
             for job in jobs
         ]
+
+    def share(self, keys: Sequence[str], jobs: Sequence[Any], one: object) -> NoReturn:
+        """Note each forces or MD run asked for; what is done with its numbers cannot be foreseen."""
+        self.asked.update(keys)
+        raise _Foreseen
 
     def foresee(self, compute: object, *arguments: object) -> None:
         """Let a property ask for its relaxations; that it cannot end well is no matter here."""

@@ -51,6 +51,13 @@ SCALES = {
     "binding_energy": Scale(floor=0.5),
     "oct_minus_tet": Scale(floor=0.5),
     "interstitial_migration_energy": Scale(floor=0.5),
+    # soft modes are judged against 2 THz, free energies against 50 meV/atom, of which they pass through zero
+    "phonon": Scale(floor=2.0),
+    "phonon_min_frequency": Scale(floor=2.0),
+    "qha_lattice_constant": Scale(good=0.002, bad=0.02),
+    "qha_free_energy": Scale(floor=0.05),
+    "rdf_first_peak": Scale(good=0.01, bad=0.1),
+    "liquid_density": Scale(good=0.01, bad=0.1),
     "magnetic_moment": Scale(good=0.02, bad=0.2, floor=0.5),
 }
 """By property, without what stands in parentheses; others have :data:`DEFAULT`."""

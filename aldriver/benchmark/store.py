@@ -12,7 +12,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,11 @@ create table if not exists relaxation (
     facts text not null, displacement blob not null
 );
 create index if not exists relaxation_slot on relaxation (slot, done);
+create table if not exists forces (
+    key text primary key, potential text not null, slot text not null, seconds real not null,
+    forces blob not null
+);
+create table if not exists run (key text primary key, potential text not null, slot text not null, state blob not null);
 create table if not exists property (key text primary key, potential text not null, records text not null);
 """
 
@@ -88,12 +93,33 @@ class Store:
 
     def keep_relaxation(self, key: str, potential: str, slot: str, numbers: Sequence[int], it: Kept) -> None:
         """Write a finished relaxation (one that is there already stays)."""
-        blob = io.BytesIO()
-        np.save(blob, np.asarray(it.displacement, dtype="<f8"), allow_pickle=False)
         self._write(
             "insert or ignore into relaxation values (?, ?, ?, ?, ?, ?, ?)",
-            key, potential, slot, _numbers(numbers), time.time(), dumps(it.facts, indent=None), blob.getvalue(),
+            key, potential, slot, _numbers(numbers), time.time(), dumps(it.facts, indent=None), _blob(it.displacement),
         )  # fmt: skip
+
+    def forces(self, key: str) -> tuple[NDArray[np.float64], float] | None:
+        """The forces of a key (N, 3), eV/Å, and the seconds they took, if they are there."""
+        rows = self._read("select forces, seconds from forces where key = ?", key)
+        return (_array(rows[0][0]), rows[0][1]) if rows else None
+
+    def keep_forces(self, key: str, potential: str, slot: str, forces: NDArray[np.float64], seconds: float) -> None:
+        """Write the forces of a fixed geometry and the seconds they took."""
+        self._write("insert or ignore into forces values (?, ?, ?, ?, ?)", key, potential, slot, seconds, _blob(forces))
+
+    def run(self, key: str) -> dict[str, NDArray[Any]] | None:
+        """The latest state of an MD run, if there is one."""
+        rows = self._read("select state from run where key = ?", key)
+        if not rows:
+            return None
+        with np.load(io.BytesIO(rows[0][0]), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def keep_run(self, key: str, potential: str, slot: str, state: Mapping[str, NDArray[Any]]) -> None:
+        """Write the latest state of an MD run."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **state)  # type: ignore[arg-type]
+        self._write("insert or replace into run values (?, ?, ?, ?)", key, potential, slot, buffer.getvalue())
 
     def records(self, key: str) -> list[PropertyRecord] | None:
         """The records of a property, if they are there."""
@@ -154,7 +180,18 @@ class Store:
 
 
 def _kept(facts: str, blob: bytes) -> Kept:
-    return Kept(facts=json.loads(facts), displacement=np.load(io.BytesIO(blob), allow_pickle=False))
+    return Kept(facts=json.loads(facts), displacement=_array(blob))
+
+
+def _array(blob: bytes) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.load(io.BytesIO(blob), allow_pickle=False)
+    return found
+
+
+def _blob(array: NDArray[np.float64]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array, dtype="<f8"), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _numbers(numbers: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, lattice, vacancy
+from aldriver.benchmark import elastic, eos, lattice, liquid, melting, phonon, qha, thermal_md, vacancy
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -47,6 +47,8 @@ class Protocol:
         Whether it has: the field of :class:`Benchmark` of the same name.
     supercell
         Whether it is made in the case's supercell, and so asks for a host that is mechanically stable.
+    hexagonal
+        Whether it knows hcp and ω crystals as well as cubic ones.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Protocol:
     compute: Callable[..., list[Value]]
     options: bool = False
     supercell: bool = False
+    hexagonal: bool = False
 
     def label(self, case: Case) -> str:
         """Name and version as records show it, with the supercell where one matters."""
@@ -63,13 +66,13 @@ class Protocol:
 
 
 LATTICE = Protocol(
-    name="lattice", version=lattice.VERSION, units=lambda *_: lattice.PROPERTIES, compute=lattice.compute
+    name="lattice", version=lattice.VERSION, units=lattice.units, compute=lattice.compute, hexagonal=True
 )
 PROTOCOLS = {
     "lattice": LATTICE,
     "eos": Protocol(name="eos", version=eos.VERSION, units=lambda *_: eos.PROPERTIES, compute=eos.compute),
     "elastic": Protocol(
-        name="elastic", version=elastic.VERSION, units=lambda *_: elastic.PROPERTIES, compute=elastic.compute
+        name="elastic", version=elastic.VERSION, units=elastic.units, compute=elastic.compute, hexagonal=True
     ),
     "vacancy": Protocol(
         name="vacancy",
@@ -77,6 +80,47 @@ PROTOCOLS = {
         units=lambda *_: vacancy.PROPERTIES,
         compute=vacancy.compute,
         supercell=True,
+        hexagonal=True,
+    ),
+    "phonon": Protocol(
+        name="phonon",
+        version=phonon.VERSION,
+        units=phonon.units,
+        compute=phonon.compute,
+        options=True,
+        hexagonal=True,
+    ),
+    "qha": Protocol(
+        name="qha",
+        version=qha.VERSION,
+        units=qha.units,
+        compute=qha.compute,
+        options=True,
+        hexagonal=True,
+    ),
+    "liquid": Protocol(
+        name="liquid",
+        version=liquid.VERSION,
+        units=liquid.units,
+        compute=liquid.compute,
+        options=True,
+        hexagonal=True,
+    ),
+    "melting": Protocol(
+        name="melting",
+        version=melting.VERSION,
+        units=lambda *_: melting.PROPERTIES,
+        compute=melting.compute,
+        options=True,
+        hexagonal=True,
+    ),
+    "thermal_md": Protocol(
+        name="thermal_md",
+        version=thermal_md.VERSION,
+        units=lambda *_: thermal_md.PROPERTIES,
+        compute=thermal_md.compute,
+        options=True,
+        hexagonal=True,
     ),
 }
 
@@ -138,8 +182,9 @@ def run_suite(
             if obstacle:
                 found[case.name, name] = _without(protocol, case, options, obstacle)
             else:
-                a = () if protocol is LATTICE else (once(LATTICE.name, case)[0].value,)
-                found[case.name, name] = _run(protocol, bench, case, options, *a)
+                at = () if protocol is LATTICE else tuple(r.value for r in once(LATTICE.name, case))
+                relaxed = case.model_copy(update={"c_over_a": at[1]}) if at[1:] else case
+                found[case.name, name] = _run(protocol, bench, relaxed, options, *at[:1])
         return found[case.name, name]
 
     for case, name in _from_elsewhere(settings, worker, workers):
@@ -184,6 +229,8 @@ def _obstacle(protocol: Protocol, case: Case, once: Callable[[str, Case], list[P
     """Why a property cannot be measured: it needs a lattice constant, and a defect a host that is a minimum."""
     if protocol is LATTICE:
         return ""
+    if case.hexagonal and not protocol.hexagonal:
+        return f"it is defined for cubic crystals, and {case.name} is hexagonal"
     start = once(LATTICE.name, case)[0]
     if start.value is None or not start.converged:
         return f"needs the lattice constant, which is missing: {start.reason}"

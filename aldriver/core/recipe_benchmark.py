@@ -10,12 +10,15 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
+from aldriver.core.recipe_thermal import Liquid, Melting, Phonon, Qha, ThermalMd
 from aldriver.core.section import Element, Positive, Section, unique_names
 
-CaseLattice = Literal["bcc", "fcc", "diamond"]
-ATOMS_PER_CELL = {"bcc": 2, "fcc": 4, "diamond": 8}
-SUPERCELLS = {"bcc": (4, 4, 4), "fcc": (3, 3, 3), "diamond": (2, 2, 2)}
-"""Default supercells of defects: 128, 108 and 64 atoms."""
+CaseLattice = Literal["bcc", "fcc", "diamond", "hcp", "omega"]
+ATOMS_PER_CELL = {"bcc": 2, "fcc": 4, "diamond": 8, "hcp": 2, "omega": 3}
+SUPERCELLS = {"bcc": (4, 4, 4), "fcc": (3, 3, 3), "diamond": (2, 2, 2), "hcp": (5, 5, 3), "omega": (3, 3, 4)}
+"""Default supercells of defects: 128, 108, 64, 150 and 108 atoms."""
+C_OVER_A = {"hcp": math.sqrt(8 / 3), "omega": math.sqrt(3 / 8)}
+"""Of the hexagonal crystals, where nothing better is known: hcp of hard spheres, ω out of bcc by moving atoms only."""
 
 
 class Case(Section):
@@ -25,6 +28,9 @@ class Case(Section):
     element: Element
     lattice: CaseLattice
     a: Positive = Field(description="where the relaxation starts, Å")
+    c_over_a: Positive | None = Field(
+        default=None, description="of hcp and omega, where the relaxation starts; default 1.633 and 0.612"
+    )
     supercell: tuple[int, int, int] = Field(default=(3, 3, 3), description="of the conventional cell, for defects")
 
     @model_validator(mode="before")
@@ -32,8 +38,22 @@ class Case(Section):
     def _by_name(cls, value: Any) -> Any:
         return named_case(value) if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _hexagonal(self) -> Case:
+        if self.c_over_a is not None and not self.hexagonal:
+            raise ValueError(f"c_over_a: a {self.lattice} crystal is cubic")
+        return self
 
-Property = Literal["lattice", "eos", "elastic", "vacancy"]
+    @property
+    def hexagonal(self) -> bool:
+        """Whether the crystal has c/a to relax; others are cubic."""
+        return self.lattice in C_OVER_A
+
+
+Property = Literal[
+    "lattice", "eos", "elastic", "vacancy",
+    "phonon", "qha", "liquid", "melting", "thermal_md",
+]  # fmt: skip
 
 
 class Benchmark(Section):
@@ -54,6 +74,12 @@ class Benchmark(Section):
     helpers: int = Field(
         default=0, ge=0, le=256, description="tasks that share the relaxations of a generation before they are gathered"
     )
+
+    phonon: Phonon = Field(default=Phonon(), description="of the property `phonon`")
+    qha: Qha = Field(default=Qha(), description="of the property `qha`")
+    liquid: Liquid = Field(default=Liquid(), description="of the property `liquid`")
+    melting: Melting = Field(default=Melting(), description="of the property `melting`")
+    thermal_md: ThermalMd = Field(default=ThermalMd(), description="of the property `thermal_md`")
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +105,7 @@ def property_names() -> tuple[str, ...]:
 
 
 def named_case(name: str) -> dict[str, Any]:
-    """Fields of a case such as ``bcc-Fe``, ``fcc-Cu`` or ``diamond-Si``.
+    """Fields of a case such as ``bcc-Fe``, ``fcc-Cu``, ``diamond-Si``, ``hcp-Ti`` or ``omega-Ti``.
 
     Raises
     ------
@@ -89,16 +115,19 @@ def named_case(name: str) -> dict[str, Any]:
     lattice, _, element = name.partition("-")
     if lattice not in ATOMS_PER_CELL or element not in atomic_numbers or element == "X":
         raise ValueError(
-            f"'{name}': no such crystal. Give LATTICE-ELEMENT with the lattice bcc, fcc or diamond "
-            "(bcc-Fe, fcc-Cu, diamond-Si)"
+            f"'{name}': no such crystal. Give LATTICE-ELEMENT with the lattice bcc, fcc, diamond, hcp or omega "
+            "(bcc-Fe, fcc-Cu, diamond-Si, hcp-Ti, omega-Ti)"
         )
-    return {
+    fields: dict[str, Any] = {
         "name": name,
         "element": element,
         "lattice": lattice,
         "a": _start(element, lattice),
         "supercell": SUPERCELLS[lattice],
     }
+    if lattice in C_OVER_A:
+        fields["c_over_a"] = _start_c_over_a(element, lattice)
+    return fields
 
 
 def _start(element: str, lattice: str) -> float:
@@ -107,12 +136,21 @@ def _start(element: str, lattice: str) -> float:
     a, symmetry = state.get("a"), state.get("symmetry")
     if symmetry == lattice and a:
         return float(a)
-    if symmetry in ATOMS_PER_CELL and a:
-        volume = a**3 / ATOMS_PER_CELL[symmetry]
-    elif symmetry == "hcp" and a:
-        volume = a**3 * state["c/a"] * math.sqrt(3) / 4
-    else:
+    if symmetry not in ("bcc", "fcc", "diamond", "hcp") or not a:
         raise ValueError(
             f"{lattice}-{element}: there is no starting lattice constant for {element}; write the case out"
         )
-    return float((volume * ATOMS_PER_CELL[lattice]) ** (1 / 3))
+    volume = a**3 * _cell_volume(symmetry, state.get("c/a")) / ATOMS_PER_CELL[symmetry]
+    shape = _cell_volume(lattice, _start_c_over_a(element, lattice) if lattice in C_OVER_A else None)
+    return float((volume * ATOMS_PER_CELL[lattice] / shape) ** (1 / 3))
+
+
+def _start_c_over_a(element: str, lattice: str) -> float:
+    state: dict[str, Any] = reference_states[atomic_numbers[element]] or {}
+    known = state.get("c/a") if state.get("symmetry") == lattice else None
+    return float(known or C_OVER_A[lattice])
+
+
+def _cell_volume(lattice: str, c_over_a: float | None) -> float:
+    """Volume of the conventional cell over a³."""
+    return math.sqrt(3) / 2 * (c_over_a or C_OVER_A[lattice]) if lattice in C_OVER_A else 1.0

@@ -27,6 +27,7 @@ UNITS = {
     "_GB": "GB",
     "_Ry": "Ry",
     "_fs": "fs",
+    "_K_per_ps": "K/ps",
     "_per_ps": "1/ps",
     "_A": "Å",
     "_K": "K",

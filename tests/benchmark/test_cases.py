@@ -76,7 +76,7 @@ def test_files_of_other_things_are_refused(tmp_path):
             case_by_name(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["bcc-Xx", "hcp-Mg", "iron", "bcc-", "nowhere.cif"])
+@pytest.mark.parametrize("name", ["bcc-Xx", "sc-Mg", "iron", "bcc-", "nowhere.cif"])
 def test_unknown_names_say_what_is_allowed(name):
     with pytest.raises(InputError, match="LATTICE-ELEMENT"):
         case_by_name(name)

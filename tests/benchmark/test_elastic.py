@@ -9,8 +9,8 @@ from ase.units import GPa
 from aldriver.benchmark import elastic
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import case_by_name, conventional_cell
-from aldriver.benchmark.elastic import fit_slope, strained
 from aldriver.benchmark.lattice import relax_lattice
+from aldriver.benchmark.strain import STRAINS, fit_slope, strained
 
 
 def by_name(values):
@@ -60,9 +60,9 @@ def test_one_direction_shows_what_all_do(fe, bcc_fe):
     for k in range(3):
         for j, rows in ((k, normal), (k + 3, shear)):
             strain = np.zeros((4, 6))
-            strain[:, j] = elastic.STRAINS
+            strain[:, j] = STRAINS
             s = np.array([p.stress for p in fe.evaluate([strained(cell, e) for e in strain])]) / GPa
-            rows.append(fit_slope(elastic.STRAINS, s[:, j]).value)
+            rows.append(fit_slope(STRAINS, s[:, j]).value)
     assert normal == pytest.approx([normal[0]] * 3, rel=1e-5)
     assert shear == pytest.approx([shear[0]] * 3, rel=1e-5)
 

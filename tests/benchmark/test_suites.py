@@ -24,7 +24,21 @@ benchmark:
 """
 
 
-@pytest.mark.parametrize("name", SUITES.names())
+THERMAL = {"ti-alloy": {"lattice", "elastic", "phonon", "qha"}, "liquid": {"lattice", "liquid", "melting"}}
+
+
+@pytest.mark.parametrize("name", THERMAL)
+def test_thermal_suites(name):
+    settings = load_suite(name)
+    assert set(settings.properties) == THERMAL[name]
+    assert {case for case, _ in units(settings)} == {case.name for case in settings.cases}
+
+
+def test_the_phases_of_titanium():
+    assert [case.lattice for case in load_suite("ti-alloy").cases] == ["hcp", "bcc", "omega"]
+
+
+@pytest.mark.parametrize("name", sorted(set(SUITES.names()) - set(THERMAL)))
 def test_every_suite_is_valid_and_compares_with_published_values(name):
     settings = load_suite(name)
     assert {"lattice", "elastic", "vacancy"} <= set(settings.properties)

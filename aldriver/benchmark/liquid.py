@@ -1,0 +1,162 @@
+"""Liquids at zero pressure: density, first peak of the radial distribution function, and self-diffusion.
+
+A crystal is melted well above the temperature, brought to it, and sampled. Diffusion comes from the mean square
+displacement (A. Einstein, Ann. Phys. 322, 549 (1905)) in the periodic cell; what a larger cell would add (I.-C. Yeh,
+G. Hummer, J. Phys. Chem. B 108, 15873 (2004)) is not corrected for. Errors are those of blocks of the run. The MD is
+``md.py``'s.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from ase.units import _amu
+from numpy.typing import NDArray
+
+from aldriver.benchmark.bench import Bench
+from aldriver.benchmark.cases import conventional_cell
+from aldriver.benchmark.md import Run, Trajectory, block_mean, simulate
+from aldriver.benchmark.measure import Cost, Value
+from aldriver.benchmark.order import CrystalOrder
+from aldriver.core.recipe_benchmark import Case
+from aldriver.core.recipe_thermal import Liquid, Repeats
+
+VERSION = 1
+BIN = 0.05  # Å
+BLOCKS = 4
+SAMPLE_EVERY = 20  # steps
+BOILED = 2.0  # volume over that of the crystal
+FROZEN = 0.5  # order of a crystal at its melting point
+
+
+def units(case: Case, options: Liquid | None = None) -> dict[str, str]:
+    """Names and units of the values of a case."""
+    elements = sorted((options or Liquid()).composition) or [case.element]
+    return {"liquid_density": "g/cm^3", "rdf_first_peak": "Å", "rdf_first_peak_height": ""} | {
+        f"self_diffusion({element})": "1e-9 m^2/s" for element in elements
+    }
+
+
+def compute(bench: Bench, case: Case, a: float, options: Liquid) -> list[Value]:
+    """``liquid_density``, ``rdf_first_peak`` and its height over all pairs, and ``self_diffusion`` of each element."""
+    repeats = options.supercell or case.supercell
+    cell = conventional_cell(case, a)
+    atoms = _mixed(cell.repeat(repeats), options)
+    bench.potential.check_elements([atoms])
+    order = CrystalOrder(cell, repeats)
+    with bench.measure() as cost:
+        (hot,) = simulate(bench, [_run(case, options, repeats, atoms, "melted")], order.lost)
+        if not hot.stopped:
+            at = options.melt_K or 2 * options.temperature_K
+            reason = f"it is still {case.lattice} after {options.equilibration} steps at {at:g} K"
+            return _none(case, options, reason, cost)
+        (ready,) = simulate(bench, [_run(case, options, repeats, hot.atoms, "settled")])
+        (found,) = simulate(bench, [_run(case, options, repeats, ready.atoms, "sampled")])
+    frozen = max(order(p) for p in found.positions[-3:]) > FROZEN
+    boiled = found.volume[-1] > BOILED * atoms.get_volume()
+    what = "frozen" if frozen else "boiled" if boiled else ""
+    reason = f"it has {what} at {options.temperature_K:g} K" if what else ""
+    volume, volume_error = block_mean(found.volume)
+    density = float(atoms.get_masses().sum()) * _amu * 1e3 / (volume * 1e-24)
+    parts = [_peak(found, part) for part in np.array_split(np.arange(len(found.volume)), BLOCKS)]
+    (position, height), spread = _peak(found, np.arange(len(found.volume))), np.std(parts, axis=0, ddof=1)
+    measured = {
+        "liquid_density": (density, density * volume_error / volume),
+        "rdf_first_peak": (position, float(spread[0]) / BLOCKS**0.5),
+        "rdf_first_peak_height": (height, float(spread[1]) / BLOCKS**0.5),
+    }
+    for element in sorted(set(atoms.get_chemical_symbols())):
+        which = np.flatnonzero(np.array(atoms.get_chemical_symbols()) == element)
+        interval = SAMPLE_EVERY * options.timestep_fs * 1e-3
+        length = (volume / abs(np.linalg.det(np.asarray(atoms.cell)))) ** (1 / 3)
+        moved = found.positions @ (np.asarray(atoms.cell) * length)
+        measured[f"self_diffusion({element})"] = diffusion(moved, which, interval)
+    return [
+        Value(property=name, value=measured[name][0], unit=unit, error=measured[name][1], converged=not reason,
+              reason=reason, cost=cost)
+        for name, unit in units(case, options).items() if name in measured
+    ]  # fmt: skip
+
+
+def diffusion(positions: NDArray[np.float64], which: NDArray[np.int64], interval_ps: float) -> tuple[float, float]:
+    """Self-diffusion coefficient of some atoms, and its error over blocks, 1e-9 m²/s.
+
+    Parameters
+    ----------
+    positions
+        (n, N, 3), Å, unwrapped, of samples `interval_ps` apart; the motion of the centre is taken out.
+    """
+    centred = positions - positions.mean(axis=1, keepdims=True)
+    slopes = []
+    for block in np.array_split(centred[:, which], BLOCKS):
+        lags = np.arange(max(len(block) // 8, 1), len(block) // 2 + 1)  # beyond the first collisions
+        msd = [float(((block[lag:] - block[:-lag]) ** 2).sum(axis=2).mean()) for lag in lags]
+        slopes.append(float(np.polyfit(lags * interval_ps, msd, 1)[0]) / 6 * 10)  # Å²/ps to 1e-9 m²/s
+    return float(np.mean(slopes)), float(np.std(slopes, ddof=1)) / BLOCKS**0.5
+
+
+def radial_distribution(
+    positions: NDArray[np.float64], cells: NDArray[np.float64], edges: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """g(r) of all pairs between `edges` (Å) up to half the cell, of positions (n, N, 3) in units of the cells' vectors.
+
+    `cells` is (n, 3, 3), Å.
+    """
+    counts = np.zeros(len(edges) - 1)
+    shells = 4 / 3 * np.pi * np.diff(edges**3)
+    first, second = np.triu_indices(positions.shape[1], 1)
+    for scaled, cell in zip(positions, cells, strict=True):
+        apart = scaled[second] - scaled[first]
+        apart -= np.rint(apart)
+        found = np.histogram(np.linalg.norm(apart @ cell, axis=1), bins=edges)[0]
+        counts += found * abs(np.linalg.det(cell)) / len(first)
+    density: NDArray[np.float64] = counts / len(positions) / shells
+    return density
+
+
+def _peak(found: Trajectory, which: NDArray[np.int64]) -> tuple[float, float]:
+    """Position (Å) and height of the highest peak, from a parabola through the points around it."""
+    which = which[:: max(len(which) // 100, 1)]
+    last = np.asarray(found.atoms.cell)
+    scale = (found.volume[which] / abs(np.linalg.det(last))) ** (1 / 3)
+    cells = scale[:, None, None] * last
+    heights = 1 / np.linalg.norm(np.linalg.inv(last), axis=0)
+    edges = np.arange(0.0, 0.5 * float(scale.min() * heights.min()), BIN)
+    g = radial_distribution(found.positions[which], cells, edges)
+    r = 0.5 * (edges[1:] + edges[:-1])
+    top = slice(max(int(g.argmax()) - 3, 0), int(g.argmax()) + 4)
+    a, b, c = np.polyfit(r[top], g[top], 2)
+    return float(-b / (2 * a)), float(c - b**2 / (4 * a))
+
+
+def _run(case: Case, options: Liquid, repeats: Repeats, atoms: Atoms, what: str) -> Run:
+    sampled = what == "sampled"
+    return Run(
+        atoms=atoms,
+        slot=f"{case.name} {'x'.join(map(str, repeats))} liquid {options.temperature_K:g} K {what}",
+        temperature_K=(options.melt_K or 2 * options.temperature_K) if what == "melted" else options.temperature_K,
+        pressure_GPa=None if what == "melted" else 0.0,  # it could boil
+        steps=options.steps if sampled else options.equilibration,
+        timestep_fs=options.timestep_fs,
+        sample_every=SAMPLE_EVERY,
+        positions=sampled,
+        seed=options.seed + ["melted", "settled", "sampled"].index(what),
+    )
+
+
+def _mixed(atoms: Atoms, options: Liquid) -> Atoms:
+    """The crystal with its sites given to the elements of the composition, as many as come nearest, at random."""
+    if options.composition:
+        parts = np.array(list(options.composition.values()))
+        ends = np.rint(np.cumsum(parts / parts.sum()) * len(atoms)).astype(int)
+        counts = np.diff(ends, prepend=0)
+        symbols = [s for s, n in zip(options.composition, counts, strict=True) for _ in range(n)]
+        atoms.set_chemical_symbols(list(np.random.default_rng(options.seed).permutation(symbols)))
+    return atoms
+
+
+def _none(case: Case, options: Liquid, reason: str, cost: Cost) -> list[Value]:
+    return [
+        Value(property=name, value=None, unit=unit, converged=False, reason=reason, cost=cost)
+        for name, unit in units(case, options).items()
+    ]

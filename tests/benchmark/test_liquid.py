@@ -1,0 +1,87 @@
+"""Liquids: the radial distribution and the diffusion of motions that are known, and molten copper."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aldriver.benchmark import liquid
+from aldriver.benchmark.bench import Bench
+from aldriver.benchmark.cases import conventional_cell
+from aldriver.benchmark.liquid import diffusion, radial_distribution
+from aldriver.benchmark.store import Store
+from aldriver.benchmark.suite import run_suite
+from aldriver.core.recipe_benchmark import Benchmark
+from aldriver.core.recipe_thermal import Liquid
+
+
+def test_an_ideal_gas_has_no_structure():
+    rng = np.random.default_rng(0)
+    positions = rng.uniform(-1, 2, (50, 100, 3))  # unwrapped
+    cells = np.array([np.diag([10.0, 11.0, 12.0])] * 50)
+    g = radial_distribution(positions, cells, np.arange(1.0, 5.0, 0.5))
+    assert g == pytest.approx(1, abs=0.08)
+
+
+def test_a_crystal_has_its_neighbours(fcc_cu):
+    cell = conventional_cell(fcc_cu, 3.6).repeat(4)
+    edges = np.array([2.0, 2.5, 2.6, 3.5])
+    (g,) = [radial_distribution(cell.get_scaled_positions()[None], np.asarray(cell.cell)[None], edges)]
+    neighbours = g * (len(cell) - 1) / cell.get_volume() * 4 / 3 * np.pi * np.diff(edges**3)
+    assert neighbours == pytest.approx([0, 12, 0])
+
+
+def test_diffusion_of_a_random_walk():
+    """Steps of width s each interval along each axis: D = s²/(2·interval)."""
+    rng = np.random.default_rng(3)
+    s, interval = 0.2, 0.04
+    walk = np.cumsum(rng.normal(0, s, (400, 200, 3)), axis=0) + np.arange(400)[:, None, None] * 0.1  # and a drift
+    found, error = diffusion(walk, np.arange(200), interval)
+    expected = s**2 / (2 * interval) * 10  # Å²/ps to 1e-9 m²/s
+    assert found == pytest.approx(expected, abs=max(4 * error, 0.03 * expected))
+    assert 0 < error < 0.1 * expected
+    halves = np.arange(200) % 2 == 0
+    slow = walk.copy()
+    slow[:, halves] *= 0.5
+    assert diffusion(slow, np.flatnonzero(halves), interval)[0] < diffusion(slow, np.flatnonzero(~halves), interval)[0]
+
+
+def test_molten_copper(cu, fcc_cu, tmp_path):
+    small = fcc_cu.model_copy(update={"supercell": (2, 2, 2)})
+    options = Liquid(temperature_K=1500, melt_K=4500, steps=1000, equilibration=500, timestep_fs=3)
+    settings = Benchmark(properties=["liquid"], cases=[small], liquid=options)
+    found = {r.property: r for r in run_suite(cu, settings, cache_dir=tmp_path)}
+    assert list(found) == list(liquid.units(small, options))
+    assert all(r.converged and r.error > 0 for r in found.values())
+    # experiment at 1500 K: 7.9 g/cm³, first peak at 2.5 Å, D = 5e-9 m²/s
+    assert found["liquid_density"].value == pytest.approx(7.9, rel=0.06)
+    assert found["rdf_first_peak"].value == pytest.approx(2.5, abs=0.08)
+    assert found["rdf_first_peak_height"].value == pytest.approx(2.7, abs=0.4)
+    assert 1 < found["self_diffusion(Cu)"].value < 9
+    bench = Bench(cu, store=Store(tmp_path))
+    a = 3.615
+    with bench.potential.measure() as spent:
+        liquid.compute(bench, small, run_suite(cu, settings.model_copy(update={"properties": ["lattice"]}),
+                                               cache_dir=tmp_path)[0].value or a, options)  # fmt: skip
+    assert spent.force_calls == 0
+
+
+def test_a_crystal_that_does_not_melt_is_a_reason(cu, fcc_cu):
+    cold = Liquid(temperature_K=300, melt_K=400, steps=100, equilibration=60)
+    values = liquid.compute(Bench(cu), fcc_cu.model_copy(update={"supercell": (2, 2, 2)}), 3.615, cold)
+    assert [v.property for v in values] == list(liquid.units(fcc_cu, cold))
+    assert all(v.value is None and "still fcc after 60 steps at 400 K" in v.reason for v in values)
+
+
+def test_a_composition_is_put_on_the_sites(fe, bcc_fe, fcc_cu):
+    options = Liquid(composition={"Ti": 0.9, "Al": 0.06, "V": 0.04})
+    atoms = liquid._mixed(conventional_cell(bcc_fe).repeat(4), options)
+    counts = {s: atoms.get_chemical_symbols().count(s) for s in ("Ti", "Al", "V")}
+    assert counts == {"Ti": 115, "Al": 8, "V": 5}
+    assert [n for n in liquid.units(bcc_fe, options) if "diffusion" in n] == [
+        "self_diffusion(Al)", "self_diffusion(Ti)", "self_diffusion(V)",
+    ]  # fmt: skip
+    settings = Benchmark(properties=["liquid"], cases=[bcc_fe], liquid=options)
+    records = run_suite(fe, settings, cache_dir=None)
+    assert len(records) == 6
+    assert all("does not know the element" in r.reason for r in records)
