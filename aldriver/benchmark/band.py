@@ -90,6 +90,13 @@ class Exchange:
         """Where it takes the atoms, (N, 3)."""
         return (atoms.positions - self.centre) @ self.rotation.T + self.centre
 
+    def image(self, start: Atoms, near: Atoms, partners: NDArray[np.int64]) -> FloatArray:
+        """Positions (N, 3) of the symmetric counterpart of `start`: atoms in the order of `near`, and close to them."""
+        turned = np.empty((len(start), 3))
+        turned[partners] = self.positions(start)
+        step, _ = find_mic(turned - near.positions, near.cell, near.pbc)
+        return np.asarray(near.positions + step)
+
     def partners(self, start: Atoms, end: Atoms) -> NDArray[np.int64] | None:
         """For each atom, the atom of the other end at its new place; None when the ends are not each other's image.
 
@@ -212,9 +219,7 @@ class _Band:
     def turn(self, image: Atoms, onto: Atoms) -> None:
         """Set the positions of `onto` to the symmetric counterpart of `image`, near the place where it is."""
         assert self.exchange is not None and self.partners is not None
-        turned = self.exchange.positions(image)[self.partners]  # of order two: the partners are their own inverse
-        step, _ = find_mic(turned - onto.positions, onto.cell, onto.pbc)
-        onto.set_positions(onto.positions + step, apply_constraint=False)
+        onto.set_positions(self.exchange.image(image, onto, self.partners), apply_constraint=False)
 
     def symmetrise(self) -> None:
         """Make the middle symmetric, and the second half from the first."""
