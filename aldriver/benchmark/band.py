@@ -22,6 +22,7 @@ from ase.mep import NEB
 from ase.mep.neb import idpp_interpolate, interpolate
 from ase.optimize import LBFGS
 from numpy.typing import NDArray
+from scipy.interpolate import CubicHermiteSpline
 from scipy.spatial import cKDTree
 
 from aldriver.benchmark.bench import Bench
@@ -52,6 +53,9 @@ class Band:
         Largest force left on the band, eV/Å.
     last_change
         Change of the highest energy in the last step, eV.
+    between
+        How far the energy rises above the highest image between two images, eV: by the cubic through energies and
+        slopes. Where it rises much, the band has too few images for its path, whatever its forces.
     halved
         Whether one half was computed and the other is its image under the symmetry that exchanges the ends.
     """
@@ -62,6 +66,7 @@ class Band:
     steps: int
     converged: bool
     last_change: float = 0.0
+    between: float = 0.0
     halved: bool = False
     cost: Cost = field(default_factory=Cost)
 
@@ -156,8 +161,8 @@ def climb(
     path[-1].set_positions(start.positions + moved, apply_constraint=False)
     partners = exchange.partners(path[0], path[-1]) if exchange is not None and images % 2 else None
     interpolate(path, apply_constraint=False)
-    begin = Kept(facts={"energies": [0.0] * len(path), "fmax": 0.0, "steps": 0, "converged": True, "last_change": 0.0,
-                        "halved": False}, displacement=_displacements(path))  # fmt: skip
+    facts = dict.fromkeys(("fmax", "last_change", "between"), 0.0) | {"steps": 0, "converged": True, "halved": False}
+    begin = Kept(facts=facts | {"energies": [0.0] * len(path)}, displacement=_displacements(path))
     what = {
         "band": VERSION,
         "ends": [frame_hash(start), frame_hash(end)],
@@ -180,9 +185,10 @@ def climb(
     _place(path, kept.displacement)
     for image in path:
         image.calc = None
-    facts = {name: kept.facts[name] for name in ("fmax", "steps", "converged", "last_change", "halved")}
     cost = Cost(**{name: kept.facts.get(name, 0) for name in ("force_calls", "atom_calls", "seconds")})
-    return Band(images=path, energies=np.array(kept.facts["energies"]), cost=cost, **facts)
+    return Band(
+        images=path, energies=np.array(kept.facts["energies"]), cost=cost, **{name: kept.facts[name] for name in facts}
+    )
 
 
 class _Band:
@@ -265,6 +271,20 @@ class _NEB(NEB):
             )
         return super().get_forces()
 
+    def between(self) -> float:
+        """How far the cubic through energies and slopes rises above the highest of all images, eV."""
+        assert self.energies is not None and self.real_forces is not None
+        images = self.images if self.band.exchange is None else self.images[:-1]
+        places = np.array([image.positions for image in self.images])
+        length = np.linalg.norm(np.diff(places, axis=0), axis=(1, 2))
+        along = np.concatenate([places[1:2] - places[0], places[2:] - places[:-2], places[-1:] - places[-2]])
+        along /= np.linalg.norm(along, axis=(1, 2))[:, None, None]
+        slopes = -(self.real_forces * along).sum(axis=(1, 2))
+        n = len(images)
+        path = np.concatenate([[0.0], np.cumsum(length)])[:n]
+        cubic = CubicHermiteSpline(path, self.energies[:n], slopes[:n])
+        return float(cubic(np.linspace(0.0, path[-1], 50 * n)).max() - self.energies[:n].max())
+
     def highest(self) -> float:
         """Highest energy between the ends, at the last evaluation."""
         assert self.energies is not None
@@ -295,6 +315,7 @@ def _relax(band: _Band, *, fmax: float, max_steps: int, climb: bool) -> Kept:
         "steps": steps,
         "converged": left <= fmax,
         "last_change": abs(highest[-1] - highest[-2]) if len(highest) > 1 else 0.0,
+        "between": max(neb.between(), 0.0),
         "halved": band.exchange is not None,
     }
     return Kept(facts=facts, displacement=_displacements(band.path))

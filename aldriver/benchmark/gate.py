@@ -30,6 +30,8 @@ SHOWN = {
     "c44": "C44",
     "c_prime": "C'",
     "vacancy_formation_energy": "vacancy formation energy",
+    "oct_minus_tet": "octahedral minus tetrahedral site",
+    "self_interstitial_energy": "self-interstitial formation energy",
 }
 
 

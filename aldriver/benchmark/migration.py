@@ -26,6 +26,8 @@ from aldriver.core.recipe_hopping import Migration
 VERSION = 1
 PROPERTIES = {"vacancy_migration_energy": "eV"}
 
+TOO_FEW = 0.02  # eV
+
 NEIGHBOUR = {"bcc": (0.5, 0.5, 0.5), "fcc": (0.5, 0.5, 0.0), "diamond": (0.25, 0.25, 0.25)}
 """First neighbour of the site at the origin, in lattice constants."""
 
@@ -109,10 +111,12 @@ def compute(bench: Bench, case: Case, a: float, options: Migration) -> list[Valu
     ]
 
 
-def unfinished(band: Band) -> str:
-    """Why a band between equivalent ends is not to be trusted; empty when it is."""
+def unfinished(band: Band, *, equivalent: bool = True) -> str:
+    """Why a band, between equivalent ends or others, is not to be trusted; empty when it is."""
     if not band.converged:
         return f"the band stopped after {band.steps} steps with {band.fmax * 1e3:.0f} meV/Å left"
-    if abs(band.energies[-1]) > SAME_ENERGY:
+    if band.between > TOO_FEW:
+        return f"too few images: between two of them the energy rises {band.between * 1e3:.0f} meV above the highest"
+    if equivalent and abs(band.energies[-1]) > SAME_ENERGY:
         return f"the two ends must be equivalent, and differ by {abs(band.energies[-1]) * 1e3:.0f} meV"
     return ""

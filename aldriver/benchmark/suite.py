@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, lattice, vacancy
+from aldriver.benchmark import (
+    elastic,
+    eos,
+    interstitial,
+    lattice,
+    magnetic_moment,
+    migration,
+    self_interstitial,
+    vacancy,
+)
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -77,6 +86,35 @@ PROTOCOLS = {
         units=lambda *_: vacancy.PROPERTIES,
         compute=vacancy.compute,
         supercell=True,
+    ),
+    "migration": Protocol(
+        name="migration",
+        version=migration.VERSION,
+        units=lambda *_: migration.PROPERTIES,
+        compute=migration.compute,
+        options=True,
+        supercell=True,
+    ),
+    "interstitial": Protocol(
+        name="interstitial",
+        version=interstitial.VERSION,
+        units=interstitial.properties,
+        compute=interstitial.compute,
+        options=True,
+        supercell=True,
+    ),
+    "self_interstitial": Protocol(
+        name="self_interstitial",
+        version=self_interstitial.VERSION,
+        units=self_interstitial.properties,
+        compute=self_interstitial.compute,
+        supercell=True,
+    ),
+    "magnetic_moment": Protocol(
+        name="magnetic_moment",
+        version=magnetic_moment.VERSION,
+        units=lambda *_: magnetic_moment.PROPERTIES,
+        compute=magnetic_moment.compute,
     ),
 }
 

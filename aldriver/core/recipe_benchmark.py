@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
+from aldriver.core.recipe_hopping import Interstitial, Migration
 from aldriver.core.section import Element, Positive, Section, unique_names
 
 CaseLattice = Literal["bcc", "fcc", "diamond"]
@@ -33,7 +34,16 @@ class Case(Section):
         return named_case(value) if isinstance(value, str) else value
 
 
-Property = Literal["lattice", "eos", "elastic", "vacancy"]
+Property = Literal[
+    "lattice",
+    "eos",
+    "elastic",
+    "vacancy",
+    "migration",
+    "interstitial",
+    "self_interstitial",
+    "magnetic_moment",
+]
 
 
 class Benchmark(Section):
@@ -53,6 +63,12 @@ class Benchmark(Section):
     )
     helpers: int = Field(
         default=0, ge=0, le=256, description="tasks that share the relaxations of a generation before they are gathered"
+    )
+
+    migration: Migration = Field(default=Migration(), description="property `migration`: [bands](benchmark_hopping.md)")
+    interstitial: Interstitial = Field(
+        default=Interstitial(),
+        description="property `interstitial`: [interstitials](benchmark_hopping.md#interstitial)",
     )
 
     @model_validator(mode="before")

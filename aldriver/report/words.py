@@ -34,6 +34,11 @@ PROPERTIES = {
     "c44": "C₄₄",
     "c_prime": "C′",
     "vacancy_formation_energy": "Vacancy formation energy",
+    "vacancy_migration_energy": "Vacancy migration energy",
+    "oct_minus_tet": "Octahedral − tetrahedral site",
+    "interstitial_migration_energy": "Interstitial migration energy",
+    "self_interstitial_energy": "Self-interstitial formation energy",
+    "magnetic_moment": "Magnetic moment",
 }
 
 REASONS = {
