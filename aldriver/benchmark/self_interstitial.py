@@ -26,8 +26,10 @@ VERSION = 1
 FloatArray = NDArray[np.float64]
 
 DIRECTIONS = {"100": (1.0, 0.0, 0.0), "110": (1.0, 1.0, 0.0), "111": (1.0, 1.0, 1.0)}
-DUMBBELLS = {"bcc": {"100": 0.35, "110": 0.37, "111": 0.4}, "fcc": {"100": 0.3}, "diamond": {"110": 0.23}}
+DUMBBELLS = {"bcc": {"100": 0.35, "110": 0.37, "111": 0.36}, "fcc": {"100": 0.3}, "diamond": {"110": 0.23}}
 """Half the distance of the two atoms where the relaxation starts, in lattice constants."""
+LOWERED = {"bcc": 0.0, "fcc": 0.0, "diamond": 0.12}
+"""How far its middle starts below the site along [001], away from the neighbours it points to, in lattice constants."""
 OPEN_SITES = {"diamond": {"tetrahedral": (0.5, 0.5, 0.5), "hexagonal": (0.625, 0.625, 0.625)}}
 """In lattice constants, from an atom whose neighbour is at (¼, ¼, ¼)."""
 
@@ -83,8 +85,9 @@ def with_interstitial(case: Case, a: float, name: str) -> Atoms:
         return atoms + Atoms(case.element, positions=[middle + np.array(OPEN_SITES[case.lattice][name]) * a])
     step = DUMBBELLS[case.lattice][name] * a * np.array(DIRECTIONS[name]) / np.linalg.norm(DIRECTIONS[name])
     site = int(np.argmin(np.linalg.norm(atoms.positions - middle, axis=1)))
-    atoms.positions[site] = middle - step
-    return atoms + Atoms(case.element, positions=[middle + step])
+    centre = middle - [0.0, 0.0, LOWERED[case.lattice] * a]
+    atoms.positions[site] = centre - step
+    return atoms + Atoms(case.element, positions=[centre + step])
 
 
 def found_configuration(case: Case, a: float, atoms: Atoms) -> str:
@@ -94,6 +97,9 @@ def found_configuration(case: Case, a: float, atoms: Atoms) -> str:
     have moved, as a dumbbell, or one is at home and the other sits between the sites.
     """
     sites = supercell(case, a).positions
+    atoms = atoms.copy()
+    away, distance = _from_sites(atoms, sites)
+    atoms.positions -= np.median(away[np.arange(len(atoms)), distance.argmin(axis=1)], axis=0)  # the host may drift
     away, distance = _from_sites(atoms, sites)
     nearest = distance.argmin(axis=1)
     counts = np.bincount(nearest, minlength=len(sites))
