@@ -31,6 +31,7 @@ SHOWN = {
     "c_prime": "C'",
     "vacancy_formation_energy": "vacancy formation energy",
     "oct_minus_tet": "octahedral minus tetrahedral site",
+    "di_interstitial_energy": "di-interstitial formation energy",
     "self_interstitial_energy": "self-interstitial formation energy",
 }
 

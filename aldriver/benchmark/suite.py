@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aldriver.benchmark import (
+    di_interstitial,
     elastic,
     eos,
     interstitial,
@@ -108,6 +109,13 @@ PROTOCOLS = {
         version=self_interstitial.VERSION,
         units=self_interstitial.properties,
         compute=self_interstitial.compute,
+        supercell=True,
+    ),
+    "di_interstitial": Protocol(
+        name="di_interstitial",
+        version=di_interstitial.VERSION,
+        units=lambda *_: di_interstitial.PROPERTIES,
+        compute=di_interstitial.compute,
         supercell=True,
     ),
     "magnetic_moment": Protocol(

@@ -42,6 +42,7 @@ Property = Literal[
     "migration",
     "interstitial",
     "self_interstitial",
+    "di_interstitial",
     "magnetic_moment",
 ]
 

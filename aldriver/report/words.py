@@ -38,6 +38,7 @@ PROPERTIES = {
     "oct_minus_tet": "Octahedral − tetrahedral site",
     "interstitial_migration_energy": "Interstitial migration energy",
     "self_interstitial_energy": "Self-interstitial formation energy",
+    "di_interstitial_energy": "Di-interstitial formation energy",
     "magnetic_moment": "Magnetic moment",
 }
 

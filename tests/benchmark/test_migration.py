@@ -28,7 +28,7 @@ def test_the_hop_is_to_a_first_neighbour_and_its_ends_are_images_of_each_other(n
 
 
 def test_iron(fe):
-    """Published for the file Fe_mm.eam.fs: 0.63 eV (M. I. Mendelev and Y. Mishin, Phys. Rev. B 80, 144111 (2009))."""
+    """Mendelev 2003, potential 2: 0.63 to 0.64 eV as quoted for it; the 128 atoms here give some 4 meV more than 250."""
     (value,) = migration.compute(Bench(fe), case_by_name("bcc-Fe"), A_FE, Migration())
     assert (value.converged, value.reason) == (True, "")
     assert value.value == pytest.approx(0.63, abs=0.01)
@@ -63,8 +63,6 @@ def test_the_vacancy_is_relaxed_once(cu, fcc_cu):
 
     bench = Bench(cu)
     vacancy.compute(bench, fcc_cu, A_CU)
-    slots = []
-    bench.on_relaxation = slots.append
     before = bench.there
     migration.compute(bench, fcc_cu, A_CU, Migration())
     assert bench.there == before + 1  # the band

@@ -29,6 +29,20 @@ def test_row(chgnet020):
     assert records["vacancy_formation_energy"].protocol == "vacancy/1 4x4x4"
 
 
+@pytest.mark.slow
+def test_vacancy_migration(chgnet020):
+    """To the printed digits, with a band not tighter than they need."""
+    settings = Benchmark(
+        properties=["migration", "magnetic_moment"], cases=[case_by_name("bcc-Fe")], migration={"fmax_eV_A": 0.05}
+    )
+    records = {r.property: r for r in run_suite(chgnet020, settings, cache_dir=None)}
+    row = published("bcc-Fe", "chgnet:0.2.0").values
+    for name, record in records.items():
+        assert record.converged
+        assert round(record.value, 2) == row[name]
+    assert records["vacancy_migration_energy"].protocol == "migration/1 4x4x4"
+
+
 def test_the_54_atom_cell_of_a_campaign(chgnet020, bcc_fe):
     record = run_suite(chgnet020, Benchmark(properties=["vacancy"], cases=[bcc_fe]), cache_dir=None)[0]
     assert record.value == pytest.approx(0.7335, abs=1e-3)

@@ -32,11 +32,12 @@ def test_copper(cu, fcc_cu):
 
 
 def test_silicon(sw_si):
-    """The split interstitial is the most stable one of Stillinger and Weber's potential, then T, then H."""
+    """Stillinger and Weber's potential in 216 sites: libAtoms/silicon-testing-framework@fc252cb, test-results."""
     case = case_by_name("diamond-Si", supercell=(3, 3, 3))
     found = by_name(self_interstitial.compute(Bench(sw_si), case, relax_lattice(sw_si, case).a))
     assert all(v.converged for v in found.values())
-    assert found["110"].value < found["tetrahedral"].value < found["hexagonal"].value
+    for name, published in {"110": 4.466, "hexagonal": 6.583, "tetrahedral": 4.999}.items():
+        assert found[name].value == pytest.approx(published, abs=5e-3)
 
 
 @pytest.mark.parametrize("name", ["bcc-Fe", "fcc-Cu", "diamond-Si"])
