@@ -151,16 +151,14 @@ class Bench:
         """
         key = _digest({"version": VERSION, "potential": self.potential.fingerprint, **what})
         if key not in self._others:
-            if self.store is None:
-                self._others[key] = self._make_other(key, slot, begin, make)
-            else:
+            kept = None if self.store is None else self.store.relaxation(key)
+            if kept is None and self.store is not None:
                 with self.store.claim(key, wait=True):
-                    kept = self.store.relaxation(key)
+                    kept = self.store.relaxation(key)  # perhaps it was finished while this worker waited
                     if kept is None:
-                        before = self._previous(slot, numbers)
-                        kept = self._make_other(key, slot, before or begin, make)
+                        kept = self._make_other(key, slot, self._previous(slot, numbers) or begin, make)
                         self.store.keep_relaxation(key, self.potential.fingerprint, slot, numbers, kept)
-                self._others[key] = kept
+            self._others[key] = kept or self._make_other(key, slot, begin, make)
         self._reuse(key, Cost(**{name: self._others[key].facts[name] for name in _COSTS}))
         self.on_relaxation(slot)
         return self._others[key]

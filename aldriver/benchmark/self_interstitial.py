@@ -39,16 +39,20 @@ MAX_STEPS = 500
 
 def properties(case: Case, options: object = None) -> dict[str, str]:
     """Names and units of the values."""
-    return {f"self_interstitial_energy({name})": "eV" for name in configurations(case)}
+    names = [f"self_interstitial_energy({name})" for name in configurations(case)]
+    return dict.fromkeys(names or ["self_interstitial_energy"], "eV")
 
 
 def configurations(case: Case) -> list[str]:
-    """Dumbbells by direction, and open sites by name, that a lattice has."""
-    return [*DUMBBELLS[case.lattice], *OPEN_SITES.get(case.lattice, {})]
+    """Dumbbells by direction, and open sites by name, that are known of a lattice."""
+    return [*DUMBBELLS.get(case.lattice, {}), *OPEN_SITES.get(case.lattice, {})]
 
 
 def compute(bench: Bench, case: Case, a: float) -> list[Value]:
-    """``self_interstitial_energy(...)`` of each configuration of the lattice, eV."""
+    """``self_interstitial_energy(...)`` of each configuration of the lattice, eV; a reason if none is known."""
+    if not configurations(case):
+        reason = f"no self-interstitials are known of {case.lattice}"
+        return [Value(property=p, value=None, unit="eV", converged=False, reason=reason) for p in properties(case)]
     perfect = supercell(case, a)
     jobs = {name: _job(case, a, name) for name in configurations(case)}
     bench.relax_all(list(jobs.values()))  # independent: workers share them

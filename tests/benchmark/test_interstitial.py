@@ -65,14 +65,14 @@ def test_phosphorus_in_iron_the_octahedral_site_is_the_saddle(fe_p, bcc_fe):
 
 
 def test_hydrogen_in_nickel(ni_h):
-    """The octahedral site is stable; the way to the tetrahedral one costs what experiment has, 0.41 ± 0.06 eV."""
+    """The octahedral site is stable, and a triangle of nickel atoms stands before the tetrahedral one."""
     case = case_by_name("fcc-Ni")
     found = by_name(interstitial.compute(Bench(ni_h), case, relax_lattice(ni_h, case).a, Interstitial(elements=["H"])))
     assert found["oct_minus_tet(H)"].value < 0
     barrier = found["interstitial_migration_energy(H)"]
     assert barrier.converged
-    assert barrier.value == pytest.approx(0.41, abs=0.06)
-    assert barrier.value > -found["oct_minus_tet(H)"].value
+    assert barrier.value > -found["oct_minus_tet(H)"].value + 0.02
+    assert barrier.value == pytest.approx(0.41, abs=0.1)  # diffusion of H in Ni, experiment
 
 
 def test_a_solute_that_leaves_its_site_is_named(fe_p, bcc_fe, monkeypatch):
