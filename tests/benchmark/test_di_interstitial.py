@@ -1,4 +1,4 @@
-"""Di-interstitials of silicon: their geometry, their binding, and lattices that have none."""
+"""Di-interstitials of silicon: published energies, their geometry, their binding, and lattices that have none."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from aldriver.benchmark.store import Store
 SI = case_by_name("diamond-Si")
 
 
-@pytest.mark.parametrize("name", ["TT", "XT", "W"])
+@pytest.mark.parametrize("name", ["TT", "XT", "W", "XEX", "EXT", "XX3"])
 def test_two_atoms_too_many_and_none_too_close(name):
     atoms = with_pair(SI, SI.a, name)
     assert len(atoms) == len(supercell(SI, SI.a)) + 2
     apart = atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)]
-    assert apart.min() > 0.35 * SI.a  # a bond is 0.43 a
+    assert apart.min() > 0.33 * SI.a  # a bond is 0.43 a
 
 
 def test_neighbouring_tetrahedral_sites_are_a_bond_apart():
@@ -55,7 +55,7 @@ def test_published_energies_of_the_same_potential(sw_si):
     All three lie 12 to 14 meV below ours, as another energy of the crystal (0.2 meV an atom) would make them: between
     configurations that drops out.
     """
-    published = {"TT": 8.7521, "XT": 5.3635, "W": 5.7248}
+    published = {"TT": 8.7521, "XT": 5.3635, "W": 5.7248, "XEX": 6.0298, "EXT": 6.1417, "XX3": 6.6917}
     values = di_interstitial.compute(Bench(sw_si), SI, relax_lattice(sw_si, SI).a)
     assert all(value.converged for value in values)
     found = {value.property.partition("(")[2].rstrip(")"): value.value for value in values}
