@@ -38,30 +38,29 @@ def test_three_atoms_about_a_threefold_axis():
     assert sides == pytest.approx([sides[0]] * 3)
 
 
-def test_compact_pairs_are_bound(sw_si):
+@pytest.fixture(scope="module")
+def pairs(sw_si):
+    values = di_interstitial.compute(Bench(sw_si), SI, relax_lattice(sw_si, SI).a)
+    assert all(value.converged and value.reason == "" for value in values)
+    return {value.property.partition("(")[2].rstrip(")"): value.value for value in values}
+
+
+def test_compact_pairs_are_bound(sw_si, pairs):
     """A pair that shares a site costs less than two split interstitials."""
-    a = relax_lattice(sw_si, SI).a
-    bench = Bench(sw_si)
-    single = self_interstitial.compute(bench, SI, a)[0].value
-    pairs = {v.property: v for v in di_interstitial.compute(bench, SI, a)}
-    assert all(v.converged and v.reason == "" for v in pairs.values())
-    assert pairs["di_interstitial_energy(XT)"].value < 2 * single - 1.0
-    assert pairs["di_interstitial_energy(W)"].value < 2 * single - 1.0
+    single = self_interstitial.compute(Bench(sw_si), SI, relax_lattice(sw_si, SI).a)[0].value
+    assert max(pairs["XT"], pairs["W"]) < 2 * single - 1.0
 
 
-def test_published_energies_of_the_same_potential(sw_si):
+def test_published_energies_of_the_same_potential(pairs):
     """Stillinger and Weber's, 66 atoms, cell relaxed: libAtoms/silicon-testing-framework@fc252cb, test-results.
 
     All three lie 12 to 14 meV below ours, as another energy of the crystal (0.2 meV an atom) would make them: between
     configurations that drops out.
     """
     published = {"TT": 8.7521, "XT": 5.3635, "W": 5.7248, "XEX": 6.0298, "EXT": 6.1417, "XX3": 6.6917}
-    values = di_interstitial.compute(Bench(sw_si), SI, relax_lattice(sw_si, SI).a)
-    assert all(value.converged for value in values)
-    found = {value.property.partition("(")[2].rstrip(")"): value.value for value in values}
     for name, energy in published.items():
-        assert found[name] == pytest.approx(energy, abs=0.02)
-        assert found[name] - found["XT"] == pytest.approx(energy - published["XT"], abs=3e-3)
+        assert pairs[name] == pytest.approx(energy, abs=0.02)
+        assert pairs[name] - pairs["XT"] == pytest.approx(energy - published["XT"], abs=3e-3)
 
 
 def test_the_free_cell_is_free_of_stress_and_kept(sw_si, tmp_path):
@@ -80,6 +79,7 @@ def test_the_free_cell_is_free_of_stress_and_kept(sw_si, tmp_path):
 
 def test_what_falls_apart_is_named(sw_si, monkeypatch):
     monkeypatch.setattr(di_interstitial, "FARTHEST", 1e-3)
+    monkeypatch.setattr(di_interstitial, "STRUCTURES", {"TT": di_interstitial.STRUCTURES["TT"]})
     values = di_interstitial.compute(Bench(sw_si), SI, 5.431)
     assert not values[0].converged
     assert "relaxed into another one" in values[0].reason
