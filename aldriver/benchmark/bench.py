@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -107,6 +107,7 @@ class Bench:
         self.on_relaxation = on_relaxation
         self._here: dict[str, Relaxation] = {}
         self._forces: dict[str, tuple[NDArray[np.float64], float]] = {}  # with the seconds they took
+        self._others: dict[str, Kept] = {}
         self._there: set[str] = set()
         self._counted: set[str] = set()
         self._reused = Cost()
@@ -161,6 +162,47 @@ class Bench:
                         self.on_relaxation(job.slot)
         return [found[key] for key in keys]
 
+    def once(
+        self,
+        what: Mapping[str, Any],
+        slot: str,
+        numbers: Sequence[int],
+        begin: Kept,
+        make: Callable[[Kept], Kept],
+    ) -> Kept:
+        """Work other than a relaxation, made once and kept like one; another worker that makes it is waited for.
+
+        Parameters
+        ----------
+        what
+            All that decides the result, besides the potential.
+        slot, numbers
+            As of a relaxation; `numbers` are the species.
+        begin
+            Where it begins with the first potential; with a later one it begins at what the previous one ended with.
+        make
+            Makes it from there. The facts get what it cost.
+
+        Raises
+        ------
+        AldriverError, StoreError
+            As :meth:`relax_all`.
+        """
+        key = _digest({"version": VERSION, "potential": self.potential.fingerprint, **what})
+        if key not in self._others:
+            kept = None if self.store is None else self.store.relaxation(key)
+            if kept is None and self.store is not None:
+                with self.store.claim(key, wait=True):
+                    kept = self.store.relaxation(key)  # perhaps it was finished while this worker waited
+                    if kept is None:
+                        kept = self._make_other(key, slot, self._previous(slot, numbers) or begin, make)
+                        self.store.keep_relaxation(key, self.potential.fingerprint, slot, numbers, kept)
+            self._others[key] = kept or self._make_other(key, slot, begin, make)
+        self.count(key, Cost(**{name: self._others[key].facts[name] for name in _COSTS}))
+        self._there.add(key)
+        self.on_relaxation(slot)
+        return self._others[key]
+
     @contextmanager
     def measure(self) -> Iterator[Cost]:
         """What the block takes, including what relaxations that were there already had cost when they were made."""
@@ -177,7 +219,7 @@ class Bench:
 
     @property
     def there(self) -> int:
-        """How many different relaxations, cells with their forces, and MD runs are there so far."""
+        """How many different relaxations, cells with their forces, bands and MD runs are there so far."""
         return len(self._there)
 
     def key(self, job: Job) -> str:
@@ -191,7 +233,7 @@ class Bench:
             "max_steps": job.max_steps,
             "optimizer": job.optimizer if job.max_steps else None,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+        return _digest(content)
 
     def _relax(self, key: str, job: Job, *, wait: bool) -> Relaxation | None:
         """The relaxation, from memory, from the store or made now; None when another worker is making it."""
@@ -268,16 +310,36 @@ class Bench:
                 raise AldriverError(f"{job.slot}: {error}") from error
         return replace(relaxed, cost=cost, warm=warm)
 
+    def _make_other(self, key: str, slot: str, begin: Kept, make: Callable[[Kept], Kept]) -> Kept:
+        self._counted.add(key)
+        with self.potential.measure() as cost:
+            try:
+                made = make(begin)
+            except AldriverError as error:
+                raise AldriverError(f"{slot}: {error}") from error
+        return replace(made, facts={**made.facts, **{name: getattr(cost, name) for name in _COSTS}})
+
+    def _previous(self, slot: str, numbers: Sequence[int]) -> Kept | None:
+        """What the previous potential ended with."""
+        if not (self.warm and self.store is not None):
+            return None
+        return self.store.previous(slot, self.potential.fingerprint, numbers)
+
     def _start(self, job: Job) -> tuple[Atoms, bool]:
         """The cell to start from: relaxed as with the previous potential, or as it is."""
-        if not (self.warm and self.store is not None and job.max_steps):
-            return job.atoms, False
-        before = self.store.previous(job.slot, self.potential.fingerprint, job.atoms.numbers.tolist())
+        before = self._previous(job.slot, job.atoms.numbers.tolist()) if job.max_steps else None
         if before is None:
             return job.atoms, False
         atoms = job.atoms.copy()
         atoms.set_positions(atoms.positions + before.displacement @ np.asarray(atoms.cell))  # keeps to constraints
         return atoms, True
+
+
+_COSTS = ("force_calls", "atom_calls", "seconds")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _to_keep(relaxed: Relaxation, start: Atoms) -> Kept:
@@ -298,7 +360,7 @@ def _to_keep(relaxed: Relaxation, start: Atoms) -> Kept:
 
 def _from_kept(kept: Kept, start: Atoms) -> Relaxation:
     facts = dict(kept.facts)
-    cost = Cost(**{name: facts.pop(name) for name in ("force_calls", "atom_calls", "seconds")})
+    cost = Cost(**{name: facts.pop(name) for name in _COSTS})
     atoms = start.copy()
     atoms.positions += kept.displacement @ np.asarray(atoms.cell)
     return Relaxation(atoms=atoms, cost=cost, **facts)

@@ -42,6 +42,9 @@ SHOWN = {
     "rdf_first_peak_height": "height of the first RDF peak",
     "md_thermal_expansion": "thermal expansion (MD)",
     "md_heat_capacity": "heat capacity (MD)",
+    "oct_minus_tet": "octahedral minus tetrahedral site",
+    "di_interstitial_energy": "di-interstitial formation energy",
+    "self_interstitial_energy": "self-interstitial formation energy",
 }
 
 

@@ -5,7 +5,7 @@ For progress bars: what a property asks for only after it has seen real energies
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -14,6 +14,8 @@ from ase.data import chemical_symbols
 
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.relax import Relaxation
+from aldriver.benchmark.store import Kept
+from aldriver.core.records import dumps
 from aldriver.potentials.base import Potential, Prediction, Stepper
 
 
@@ -59,6 +61,18 @@ class PlanningBench(Bench):
         """Note each forces or MD run asked for; what is done with its numbers cannot be foreseen."""
         self.asked.update(keys)
         raise _Foreseen
+
+    def once(
+        self,
+        what: Mapping[str, Any],
+        slot: str,
+        numbers: Sequence[int],
+        begin: Kept,
+        make: Callable[[Kept], Kept],
+    ) -> Kept:
+        """Give back where it begins."""
+        self.asked.add(dumps(what))
+        return begin
 
     def foresee(self, compute: object, *arguments: object) -> None:
         """Let a property ask for its relaxations; that it cannot end well is no matter here."""

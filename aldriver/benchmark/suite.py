@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, lattice, liquid, melting, phonon, qha, thermal_md, vacancy
+from aldriver.benchmark import elastic
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
 from aldriver.benchmark.plan import PlanningBench
+from aldriver.benchmark.protocols import LATTICE, PROTOCOLS, Protocol
 from aldriver.benchmark.store import Store
 from aldriver.core.errors import StoreError
 from aldriver.core.frames import frame_hash
@@ -28,101 +28,6 @@ from aldriver.potentials.base import Potential
 OnRecord = Callable[[PropertyRecord], None]
 OnRelaxation = Callable[[int, int, str], None]
 """Called with how many relaxations of the suite are there, how many it takes, and which was the last."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """A property module as the suite sees it.
-
-    Attributes
-    ----------
-    name, version
-        A change of what is computed asks for another version: records of the old one are not used any more.
-    units
-        Names and units of the values, given the case and the property's block of the suite: also of those that fail.
-    compute
-        ``compute(bench, case)`` for the lattice constant, ``compute(bench, case, a)`` for the others, and
-        ``compute(bench, case, a, options)`` where the property has a block of its own.
-    options
-        Whether it has: the field of :class:`Benchmark` of the same name.
-    supercell
-        Whether it is made in the case's supercell, and so asks for a host that is mechanically stable.
-    hexagonal
-        Whether it knows hcp and ω crystals as well as cubic ones.
-    """
-
-    name: str
-    version: int
-    units: Callable[[Case, Any], Mapping[str, str]]
-    compute: Callable[..., list[Value]]
-    options: bool = False
-    supercell: bool = False
-    hexagonal: bool = False
-
-    def label(self, case: Case) -> str:
-        """Name and version as records show it, with the supercell where one matters."""
-        size = " " + "x".join(str(n) for n in case.supercell) if self.supercell else ""
-        return f"{self.name}/{self.version}{size}"
-
-
-LATTICE = Protocol(
-    name="lattice", version=lattice.VERSION, units=lattice.units, compute=lattice.compute, hexagonal=True
-)
-PROTOCOLS = {
-    "lattice": LATTICE,
-    "eos": Protocol(name="eos", version=eos.VERSION, units=lambda *_: eos.PROPERTIES, compute=eos.compute),
-    "elastic": Protocol(
-        name="elastic", version=elastic.VERSION, units=elastic.units, compute=elastic.compute, hexagonal=True
-    ),
-    "vacancy": Protocol(
-        name="vacancy",
-        version=vacancy.VERSION,
-        units=lambda *_: vacancy.PROPERTIES,
-        compute=vacancy.compute,
-        supercell=True,
-        hexagonal=True,
-    ),
-    "phonon": Protocol(
-        name="phonon",
-        version=phonon.VERSION,
-        units=phonon.units,
-        compute=phonon.compute,
-        options=True,
-        hexagonal=True,
-    ),
-    "qha": Protocol(
-        name="qha",
-        version=qha.VERSION,
-        units=qha.units,
-        compute=qha.compute,
-        options=True,
-        hexagonal=True,
-    ),
-    "liquid": Protocol(
-        name="liquid",
-        version=liquid.VERSION,
-        units=liquid.units,
-        compute=liquid.compute,
-        options=True,
-        hexagonal=True,
-    ),
-    "melting": Protocol(
-        name="melting",
-        version=melting.VERSION,
-        units=lambda *_: melting.PROPERTIES,
-        compute=melting.compute,
-        options=True,
-        hexagonal=True,
-    ),
-    "thermal_md": Protocol(
-        name="thermal_md",
-        version=thermal_md.VERSION,
-        units=lambda *_: thermal_md.PROPERTIES,
-        compute=thermal_md.compute,
-        options=True,
-        hexagonal=True,
-    ),
-}
 
 
 def run_suite(
@@ -234,7 +139,7 @@ def _obstacle(protocol: Protocol, case: Case, once: Callable[[str, Case], list[P
     start = once(LATTICE.name, case)[0]
     if start.value is None or not start.converged:
         return f"needs the lattice constant, which is missing: {start.reason}"
-    constants = once("elastic", case) if protocol.supercell else []
+    constants = once("elastic", case) if protocol.supercell or protocol.stable else []
     unstable = next((r.reason for r in constants if elastic.UNSTABLE in r.reason), "")
     return f"nothing is relaxed in an unstable host: {unstable}" if unstable else ""
 
@@ -272,6 +177,8 @@ def _key(
         "case": case.name,
         "options": [jsonable(o.model_dump(mode="json")) for o in options],
     }
+    if options and (also := protocol.content(case, *options)):
+        content["content"] = also
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 

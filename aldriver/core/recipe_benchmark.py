@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
+from aldriver.core.recipe_hopping import Interstitial, Migration
 from aldriver.core.recipe_thermal import Liquid, Melting, Phonon, Qha, ThermalMd
 from aldriver.core.section import Element, Positive, Section, unique_names
 
@@ -51,9 +52,21 @@ class Case(Section):
 
 
 Property = Literal[
-    "lattice", "eos", "elastic", "vacancy",
-    "phonon", "qha", "liquid", "melting", "thermal_md",
-]  # fmt: skip
+    "lattice",
+    "eos",
+    "elastic",
+    "vacancy",
+    "migration",
+    "interstitial",
+    "self_interstitial",
+    "di_interstitial",
+    "magnetic_moment",
+    "phonon",
+    "qha",
+    "liquid",
+    "melting",
+    "thermal_md",
+]
 
 
 class Benchmark(Section):
@@ -80,6 +93,11 @@ class Benchmark(Section):
     liquid: Liquid = Field(default=Liquid(), description="of the property `liquid`")
     melting: Melting = Field(default=Melting(), description="of the property `melting`")
     thermal_md: ThermalMd = Field(default=ThermalMd(), description="of the property `thermal_md`")
+    migration: Migration = Field(default=Migration(), description="property `migration`: [bands](benchmark_hopping.md)")
+    interstitial: Interstitial = Field(
+        default=Interstitial(),
+        description="property `interstitial`: [interstitials](benchmark_hopping.md#interstitial)",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -52,6 +52,12 @@ PROPERTIES = {
     "crystal_stability_limit": "Crystal stable up to",
     "md_thermal_expansion": "Thermal expansion (MD)",
     "md_heat_capacity": "Heat capacity (MD)",
+    "vacancy_migration_energy": "Vacancy migration energy",
+    "oct_minus_tet": "Octahedral − tetrahedral site",
+    "interstitial_migration_energy": "Interstitial migration energy",
+    "self_interstitial_energy": "Self-interstitial formation energy",
+    "di_interstitial_energy": "Di-interstitial formation energy",
+    "magnetic_moment": "Magnetic moment",
 }
 
 REASONS = {

@@ -11,6 +11,8 @@ import aldriver
 from aldriver.benchmark.cases import case_by_name
 from aldriver.core.recipe_benchmark import Case
 from aldriver.potentials.base import Potential, Prediction
+from aldriver.potentials.classical import LammpsPotential
+from aldriver.potentials.lammps_library import potential_file
 
 
 class Changed(Potential):
@@ -43,6 +45,22 @@ def fe(eam_fe: Potential) -> Potential:
 def cu() -> Potential:
     """Mishin et al., Phys. Rev. B 63, 224106 (2001), potential EAM1."""
     return aldriver.load("eam:Cu_mishin1.eam.alloy")
+
+
+class StillingerWeber(LammpsPotential):
+    """Silicon: F. H. Stillinger and T. A. Weber, Phys. Rev. B 31, 5262 (1985)."""
+
+    family, name, fingerprint = "sw", "sw:Si.sw", "stillinger-weber"
+    pair_style, symbols, cutoff = "sw", ["Si"], 3.78
+    elements = frozenset(["Si"])
+
+    def __init__(self) -> None:
+        self.pair_coeff = f'* * "{potential_file("Si.sw")}" Si'
+
+
+@pytest.fixture(scope="session")
+def sw_si() -> Potential:
+    return StillingerWeber()
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,10 @@ from aldriver.benchmark import elastic, hexagonal, lattice
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import case_by_name, conventional_cell
 from aldriver.benchmark.harmonic import harmonic
+from aldriver.benchmark.protocols import PROTOCOLS
 from aldriver.benchmark.relax import relax_positions
 from aldriver.benchmark.strain import strained
-from aldriver.benchmark.suite import PROTOCOLS, run_suite, units
+from aldriver.benchmark.suite import run_suite, units
 from aldriver.core.recipe_benchmark import Benchmark, Case
 from aldriver.core.recipe_thermal import Phonon
 

@@ -10,8 +10,9 @@ from aldriver.benchmark import qha
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.harmonic import heat_capacity
 from aldriver.benchmark.lattice import relax_lattice
+from aldriver.benchmark.protocols import PROTOCOLS
 from aldriver.benchmark.qha import QuasiHarmonic
-from aldriver.benchmark.suite import PROTOCOLS, run_suite
+from aldriver.benchmark.suite import run_suite
 from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.recipe_thermal import Qha
 
