@@ -30,6 +30,8 @@ SHOWN = {
     "c44": "C44",
     "c_prime": "C'",
     "vacancy_formation_energy": "vacancy formation energy",
+    "unstable_fault_energy": "unstable stacking fault energy",
+    "max_traction": "largest traction",
 }
 
 

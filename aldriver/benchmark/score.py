@@ -52,6 +52,10 @@ SCALES = {
     "oct_minus_tet": Scale(floor=0.5),
     "interstitial_migration_energy": Scale(floor=0.5),
     "magnetic_moment": Scale(good=0.02, bad=0.2, floor=0.5),
+    # points of curves that go through zero
+    "fault_energy": Scale(floor=0.5),
+    "stacking_fault_energy": Scale(floor=0.1),
+    "traction": Scale(floor=10.0),
 }
 """By property, without what stands in parentheses; others have :data:`DEFAULT`."""
 

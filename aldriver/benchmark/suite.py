@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, lattice, vacancy
+from aldriver.benchmark import elastic, eos, lattice, stacking_fault, traction, vacancy
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -47,6 +47,8 @@ class Protocol:
         Whether it has: the field of :class:`Benchmark` of the same name.
     supercell
         Whether it is made in the case's supercell, and so asks for a host that is mechanically stable.
+    stable
+        Whether it asks for such a host without being made in the supercell.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Protocol:
     compute: Callable[..., list[Value]]
     options: bool = False
     supercell: bool = False
+    stable: bool = False
 
     def label(self, case: Case) -> str:
         """Name and version as records show it, with the supercell where one matters."""
@@ -77,6 +80,22 @@ PROTOCOLS = {
         units=lambda *_: vacancy.PROPERTIES,
         compute=vacancy.compute,
         supercell=True,
+    ),
+    "stacking_fault": Protocol(
+        name="stacking_fault",
+        version=stacking_fault.VERSION,
+        units=stacking_fault.units,
+        compute=stacking_fault.compute,
+        options=True,
+        stable=True,
+    ),
+    "traction": Protocol(
+        name="traction",
+        version=traction.VERSION,
+        units=traction.units,
+        compute=traction.compute,
+        options=True,
+        stable=True,
     ),
 }
 
@@ -187,7 +206,7 @@ def _obstacle(protocol: Protocol, case: Case, once: Callable[[str, Case], list[P
     start = once(LATTICE.name, case)[0]
     if start.value is None or not start.converged:
         return f"needs the lattice constant, which is missing: {start.reason}"
-    constants = once("elastic", case) if protocol.supercell else []
+    constants = once("elastic", case) if protocol.supercell or protocol.stable else []
     unstable = next((r.reason for r in constants if elastic.UNSTABLE in r.reason), "")
     return f"nothing is relaxed in an unstable host: {unstable}" if unstable else ""
 

@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
+from aldriver.core.recipe_extended import StackingFault, Traction
 from aldriver.core.section import Element, Positive, Section, unique_names
 
 CaseLattice = Literal["bcc", "fcc", "diamond"]
@@ -33,7 +34,10 @@ class Case(Section):
         return named_case(value) if isinstance(value, str) else value
 
 
-Property = Literal["lattice", "eos", "elastic", "vacancy"]
+Property = Literal[
+    "lattice", "eos", "elastic", "vacancy",
+    "stacking_fault", "traction",
+]  # fmt: skip
 
 
 class Benchmark(Section):
@@ -54,6 +58,9 @@ class Benchmark(Section):
     helpers: int = Field(
         default=0, ge=0, le=256, description="tasks that share the relaxations of a generation before they are gathered"
     )
+
+    stacking_fault: StackingFault = StackingFault()
+    traction: Traction = Traction()
 
     @model_validator(mode="before")
     @classmethod

@@ -34,6 +34,11 @@ PROPERTIES = {
     "c44": "C₄₄",
     "c_prime": "C′",
     "vacancy_formation_energy": "Vacancy formation energy",
+    "unstable_fault_energy": "Unstable stacking fault energy",
+    "stacking_fault_energy": "Stacking fault energy",
+    "fault_energy": "Energy of a fault",
+    "max_traction": "Largest traction",
+    "cleavage_energy": "Cleavage energy",
 }
 
 REASONS = {

@@ -130,6 +130,8 @@ MEANINGS = {
     "benchmark": "the suite each generation must pass",
     "benchmark.properties": "what is computed of each case",
     "benchmark.cases": "crystals to benchmark",
+    "benchmark.stacking_fault": "options of [`stacking_fault`](benchmark_extended.md#faults)",
+    "benchmark.traction": "options of [`traction`](benchmark_extended.md#openings)",
     "benchmark.cases[].name": "name of the case",
     "benchmark.cases[].element": "chemical symbol",
     "benchmark.cases[].lattice": "crystal structure",
