@@ -32,6 +32,11 @@ SHOWN = {
     "vacancy_formation_energy": "vacancy formation energy",
     "unstable_fault_energy": "unstable stacking fault energy",
     "max_traction": "largest traction",
+    "energy_rmse": "energy RMSE",
+    "force_rmse": "force RMSE",
+    "stress_rmse": "stress RMSE",
+    "forgetting_drift": "drift from the foundation",
+    "md_speed": "speed of molecular dynamics",
 }
 
 

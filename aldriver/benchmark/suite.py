@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, lattice, stacking_fault, traction, vacancy
+from aldriver.benchmark import elastic, eos, errors, forgetting, lattice, speed, stacking_fault, traction, vacancy
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -49,6 +49,8 @@ class Protocol:
         Whether it is made in the case's supercell, and so asks for a host that is mechanically stable.
     stable
         Whether it asks for such a host without being made in the supercell.
+    content
+        What else decides the values, by case and options: the frames in a file, the machine.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Protocol:
     options: bool = False
     supercell: bool = False
     stable: bool = False
+    content: Callable[[Case, Any], str] = lambda case, options: ""
 
     def label(self, case: Case) -> str:
         """Name and version as records show it, with the supercell where one matters."""
@@ -96,6 +99,31 @@ PROTOCOLS = {
         compute=traction.compute,
         options=True,
         stable=True,
+    ),
+    "errors": Protocol(
+        name="errors",
+        version=errors.VERSION,
+        units=errors.units,
+        compute=errors.compute,
+        options=True,
+        content=errors.content,
+    ),
+    "forgetting": Protocol(
+        name="forgetting",
+        version=forgetting.VERSION,
+        units=forgetting.units,
+        compute=forgetting.compute,
+        options=True,
+        content=forgetting.content,
+    ),
+    "speed": Protocol(
+        name="speed",
+        version=speed.VERSION,
+        units=speed.units,
+        compute=speed.compute,
+        options=True,
+        supercell=True,
+        content=speed.content,
     ),
 }
 
@@ -244,6 +272,8 @@ def _key(
         "case": case.name,
         "options": [jsonable(o.model_dump(mode="json")) for o in options],
     }
+    if options and (also := protocol.content(case, *options)):
+        content["content"] = also
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
-from aldriver.core.section import Positive, Section
+from aldriver.core.section import Element, Positive, Section
 
 
 class StackingFault(Section):
@@ -20,3 +22,26 @@ class Traction(Section):
     thickness_A: Positive = Field(default=24.0, description="least height of the crystal between two openings")
     step_A: Positive = Field(default=0.1, description="between two openings")
     largest_A: Positive = Field(default=4.0, description="the widest opening")
+
+
+class Errors(Section):
+    """Errors on labelled frames."""
+
+    frames: dict[str, Path] = Field(
+        default_factory=dict, description="case: file of labelled frames that nothing is trained on"
+    )
+
+
+class Forgetting(Section):
+    """Drift from the potential a refined one started from."""
+
+    foundation: str | None = Field(default=None, description="the potential it was refined from, as in `potential`")
+    exclude: list[Element] = Field(
+        default_factory=list, description="elements, besides the case's own, whose energies are meant to change"
+    )
+
+
+class Speed(Section):
+    """Steps of molecular dynamics a second."""
+
+    duration_s: Positive = Field(default=4.0, description="time it is measured for, s")

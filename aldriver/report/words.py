@@ -39,6 +39,13 @@ PROPERTIES = {
     "fault_energy": "Energy of a fault",
     "max_traction": "Largest traction",
     "cleavage_energy": "Cleavage energy",
+    "energy_rmse": "Energy RMSE",
+    "energy_mae": "Energy MAE",
+    "force_rmse": "Force RMSE",
+    "force_mae": "Force MAE",
+    "stress_rmse": "Stress RMSE",
+    "forgetting_drift": "Drift from the foundation",
+    "md_speed": "Speed of molecular dynamics",
 }
 
 REASONS = {
