@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,6 +86,7 @@ class Bench:
         self.worker, self.workers = worker, workers
         self.on_relaxation = on_relaxation
         self._here: dict[str, Relaxation] = {}
+        self._others: dict[str, Kept] = {}
         self._counted: set[str] = set()
         self._reused = Cost()
 
@@ -122,6 +123,48 @@ class Bench:
                         self.on_relaxation(job.slot)
         return [found[key] for key in keys]
 
+    def once(
+        self,
+        what: Mapping[str, Any],
+        slot: str,
+        numbers: Sequence[int],
+        begin: Kept,
+        make: Callable[[Kept], Kept],
+    ) -> Kept:
+        """Work other than a relaxation, made once and kept like one; another worker that makes it is waited for.
+
+        Parameters
+        ----------
+        what
+            All that decides the result, besides the potential.
+        slot, numbers
+            As of a relaxation; `numbers` are the species.
+        begin
+            Where it begins with the first potential; with a later one it begins at what the previous one ended with.
+        make
+            Makes it from there. The facts get what it cost.
+
+        Raises
+        ------
+        AldriverError, StoreError
+            As :meth:`relax_all`.
+        """
+        key = _digest({"version": VERSION, "potential": self.potential.fingerprint, **what})
+        if key not in self._others:
+            if self.store is None:
+                self._others[key] = self._make_other(key, slot, begin, make)
+            else:
+                with self.store.claim(key, wait=True):
+                    kept = self.store.relaxation(key)
+                    if kept is None:
+                        before = self._previous(slot, numbers)
+                        kept = self._make_other(key, slot, before or begin, make)
+                        self.store.keep_relaxation(key, self.potential.fingerprint, slot, numbers, kept)
+                self._others[key] = kept
+        self._reuse(key, Cost(**{name: self._others[key].facts[name] for name in _COSTS}))
+        self.on_relaxation(slot)
+        return self._others[key]
+
     @contextmanager
     def measure(self) -> Iterator[Cost]:
         """What the block takes, including what relaxations that were there already had cost when they were made."""
@@ -138,8 +181,8 @@ class Bench:
 
     @property
     def there(self) -> int:
-        """How many different relaxations are there so far."""
-        return len(self._here)
+        """How many different relaxations and other pieces of work are there so far."""
+        return len(self._here) + len(self._others)
 
     def key(self, job: Job) -> str:
         """What makes a relaxation the same: potential, structure, constraints, tolerances and version."""
@@ -152,14 +195,14 @@ class Bench:
             "max_steps": job.max_steps,
             "optimizer": job.optimizer if job.max_steps else None,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+        return _digest(content)
 
     def _relax(self, key: str, job: Job, *, wait: bool) -> Relaxation | None:
         """The relaxation, from memory, from the store or made now; None when another worker is making it."""
         if key not in self._here and self.store is not None and (kept := self.store.relaxation(key)) is not None:
             self._here[key] = _from_kept(kept, job.atoms)
         if key in self._here:
-            self._reuse(key)
+            self._reuse(key, self._here[key].cost)
             return self._here[key]
         if self.store is None:
             self._here[key] = self._make(key, job)
@@ -174,14 +217,13 @@ class Bench:
                 numbers = job.atoms.numbers.tolist()
                 self.store.keep_relaxation(key, self.potential.fingerprint, job.slot, numbers, kept)
         self._here[key] = _from_kept(kept, job.atoms)
-        self._reuse(key)
+        self._reuse(key, self._here[key].cost)
         return self._here[key]
 
-    def _reuse(self, key: str) -> None:
+    def _reuse(self, key: str, cost: Cost) -> None:
         """Count what a relaxation that this block did not make had cost, once."""
         if key not in self._counted:
             self._counted.add(key)
-            cost = self._here[key].cost
             self._reused.force_calls += cost.force_calls
             self._reused.atom_calls += cost.atom_calls
             self._reused.seconds += cost.seconds
@@ -198,16 +240,36 @@ class Bench:
                 raise AldriverError(f"{job.slot}: {error}") from error
         return replace(relaxed, cost=cost, warm=warm)
 
+    def _make_other(self, key: str, slot: str, begin: Kept, make: Callable[[Kept], Kept]) -> Kept:
+        self._counted.add(key)
+        with self.potential.measure() as cost:
+            try:
+                made = make(begin)
+            except AldriverError as error:
+                raise AldriverError(f"{slot}: {error}") from error
+        return replace(made, facts={**made.facts, **{name: getattr(cost, name) for name in _COSTS}})
+
+    def _previous(self, slot: str, numbers: Sequence[int]) -> Kept | None:
+        """What the previous potential ended with."""
+        if not (self.warm and self.store is not None):
+            return None
+        return self.store.previous(slot, self.potential.fingerprint, numbers)
+
     def _start(self, job: Job) -> tuple[Atoms, bool]:
         """The cell to start from: relaxed as with the previous potential, or as it is."""
-        if not (self.warm and self.store is not None and job.max_steps):
-            return job.atoms, False
-        before = self.store.previous(job.slot, self.potential.fingerprint, job.atoms.numbers.tolist())
+        before = self._previous(job.slot, job.atoms.numbers.tolist()) if job.max_steps else None
         if before is None:
             return job.atoms, False
         atoms = job.atoms.copy()
         atoms.set_positions(atoms.positions + before.displacement @ np.asarray(atoms.cell))  # keeps to constraints
         return atoms, True
+
+
+_COSTS = ("force_calls", "atom_calls", "seconds")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _to_keep(relaxed: Relaxation, start: Atoms) -> Kept:
@@ -228,7 +290,7 @@ def _to_keep(relaxed: Relaxation, start: Atoms) -> Kept:
 
 def _from_kept(kept: Kept, start: Atoms) -> Relaxation:
     facts = dict(kept.facts)
-    cost = Cost(**{name: facts.pop(name) for name in ("force_calls", "atom_calls", "seconds")})
+    cost = Cost(**{name: facts.pop(name) for name in _COSTS})
     atoms = start.copy()
     atoms.positions += kept.displacement @ np.asarray(atoms.cell)
     return Relaxation(atoms=atoms, cost=cost, **facts)

@@ -5,14 +5,17 @@ For progress bars: what a property asks for only after it has seen real energies
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.relax import Relaxation
+from aldriver.benchmark.store import Kept
+from aldriver.core.records import dumps
 from aldriver.potentials.base import Potential, Prediction, Stepper
 
 
@@ -53,6 +56,18 @@ class PlanningBench(Bench):
             Relaxation(atoms=job.atoms.copy(), energy=0.0, last_gain=0.0, fmax=0.0, steps=0, converged=True)
             for job in jobs
         ]
+
+    def once(
+        self,
+        what: Mapping[str, Any],
+        slot: str,
+        numbers: Sequence[int],
+        begin: Kept,
+        make: Callable[[Kept], Kept],
+    ) -> Kept:
+        """Give back where it begins."""
+        self.asked.add(dumps(what))
+        return begin
 
     def foresee(self, compute: object, *arguments: object) -> None:
         """Let a property ask for its relaxations; that it cannot end well is no matter here."""
