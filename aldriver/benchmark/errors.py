@@ -2,7 +2,8 @@
 
 Protocol: all frames of the file given for the case are evaluated as they are. Labels of another method differ from the
 potential by an energy per atom of each element (pseudopotentials, corrections, the atom as zero): the least-squares one
-is taken out of the energies first, so that they tell about differences of energy only. There is no numerical error. The errors themselves are ``evaluate.py``'s; that no frame was trained on is the user's knowledge.
+is taken out of the energies first, so that they tell about differences of energy only. There is no numerical error.
+The errors themselves are ``evaluate.py``'s; that no frame was trained on is the user's knowledge.
 """
 
 from __future__ import annotations

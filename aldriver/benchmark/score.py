@@ -56,6 +56,9 @@ SCALES = {
     "fault_energy": Scale(floor=0.5),
     "stacking_fault_energy": Scale(floor=0.1),
     "traction": Scale(floor=10.0),
+    "dissociation_barrier": Scale(floor=0.5),
+    "adsorption_energy": Scale(floor=0.5),
+    "peierls_barrier": Scale(floor=0.05),
     # meV/atom, where nothing forgotten is 0: CHGNet 0.2.0 itself is 60 off DFT (N. K. Mohandas et al. 2026)
     "forgetting_drift": Scale(floor=100.0),
 }

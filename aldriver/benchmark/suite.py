@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, errors, forgetting, lattice, speed, stacking_fault, traction, vacancy
+from aldriver.benchmark import (
+    adsorption,
+    dislocation,
+    elastic,
+    eos,
+    errors,
+    forgetting,
+    lattice,
+    speed,
+    stacking_fault,
+    traction,
+    vacancy,
+)
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -124,6 +136,22 @@ PROTOCOLS = {
         options=True,
         supercell=True,
         content=speed.content,
+    ),
+    "adsorption": Protocol(
+        name="adsorption",
+        version=adsorption.VERSION,
+        units=adsorption.units,
+        compute=adsorption.compute,
+        options=True,
+        stable=True,
+    ),
+    "dislocation": Protocol(
+        name="dislocation",
+        version=dislocation.VERSION,
+        units=dislocation.units,
+        compute=dislocation.compute,
+        options=True,
+        stable=True,
     ),
 }
 

@@ -10,7 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
-from aldriver.core.recipe_extended import Errors, Forgetting, Speed, StackingFault, Traction
+from aldriver.core.recipe_extended import Adsorption, Dislocation, Errors, Forgetting, Speed, StackingFault, Traction
 from aldriver.core.section import Element, Positive, Section, unique_names
 
 CaseLattice = Literal["bcc", "fcc", "diamond"]
@@ -36,7 +36,7 @@ class Case(Section):
 
 Property = Literal[
     "lattice", "eos", "elastic", "vacancy",
-    "stacking_fault", "traction", "errors", "forgetting", "speed",
+    "stacking_fault", "traction", "errors", "forgetting", "speed", "adsorption", "dislocation",
 ]  # fmt: skip
 
 
@@ -64,6 +64,8 @@ class Benchmark(Section):
     errors: Errors = Errors()
     forgetting: Forgetting = Forgetting()
     speed: Speed = Speed()
+    adsorption: Adsorption = Adsorption()
+    dislocation: Dislocation = Dislocation()
 
     @model_validator(mode="before")
     @classmethod

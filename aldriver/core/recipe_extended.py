@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -45,3 +46,22 @@ class Speed(Section):
     """Steps of molecular dynamics a second."""
 
     duration_s: Positive = Field(default=4.0, description="time it is measured for, s")
+
+
+class Adsorption(Section):
+    """Dissociation of a hydrogen molecule on facets."""
+
+    facets: list[Literal["111", "100", "110"]] = Field(default=["111", "100", "110"], min_length=1)
+    layers: int = Field(default=4, ge=2, description="of the slab; the lower half is held")
+    repeats: int = Field(default=2, ge=2, description="of the surface's repeat unit, both ways")
+    images: int = Field(default=7, ge=3, description="of the band between its ends")
+
+
+class Dislocation(Section):
+    """Peierls barriers of bcc metals."""
+
+    kinds: list[Literal["screw", "edge"]] = Field(
+        default=["screw", "edge"], min_length=1, description="½⟨111⟩ screw, ⟨100⟩{010} edge"
+    )
+    radius_A: float = Field(default=45.0, gt=14.0, description="of the cylinder; its outer 10 Å are held")
+    images: int = Field(default=11, ge=3, description="of the band between two valleys")

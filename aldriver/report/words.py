@@ -45,6 +45,9 @@ PROPERTIES = {
     "force_mae": "Force MAE",
     "stress_rmse": "Stress RMSE",
     "forgetting_drift": "Drift from the foundation",
+    "dissociation_barrier": "Barrier to dissociation",
+    "adsorption_energy": "Dissociative adsorption energy",
+    "peierls_barrier": "Peierls barrier",
     "md_speed": "Speed of molecular dynamics",
 }
 
