@@ -4,7 +4,9 @@ Protocol: a molecule parallel to the surface over a bridge, 4 Å above it, and t
 the bridge are the ends of a climbing-image band (``band.py``), as in the test of M. Radova et al., npj Comput. Mater.
 (2025), doi:10.1038/s41524-025-01727-x, Fig. 3. The slab is made at the potential's lattice constant; its lower half is
 held, all else relaxes. Both energies are relative to the molecule above the surface. The error of the barrier is what
-the last step of the band changed, of the adsorption energy what the last relaxation steps gained.
+the last step of the band changed and how far the path rises between its images; of the adsorption energy, what the last
+relaxation steps gained. The band is relaxed by FIRE: on the way of a molecule that comes down and breaks L-BFGS goes
+astray (a model surface, 5 images: no end after 300 steps, where FIRE takes 297 force calls).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ VERSION = 1
 FORCE_TOLERANCE = 0.02  # eV/Å, of the ends
 BAND_TOLERANCE = 0.05  # eV/Å
 MAX_STEPS = 300
+BAND_STEPS = 600
 ABOVE = 4.0  # Å, of the molecule over the highest layer
 BOND = 0.74  # Å, where the molecule starts
 LONGEST_BOND = 1.0  # Å, of what is still a molecule
@@ -157,14 +160,14 @@ def _barrier(
     with bench.measure() as cost:
         band = climb(
             bench, above.atoms, adsorbed.atoms, f"{slot} to atoms", images=options.images, fmax=BAND_TOLERANCE,
-            max_steps=MAX_STEPS,
+            max_steps=BAND_STEPS, optimizer="fire",
         )  # fmt: skip
     reason = f"the band stopped after {band.steps} steps with {band.fmax * 1e3:.0f} meV/Å left"
     return Value(
         property=name,
         value=band.barrier,
         unit="eV",
-        error=band.last_change,
+        error=band.last_change + band.between,
         converged=band.converged,
         reason="" if band.converged else reason,
         cost=cost,

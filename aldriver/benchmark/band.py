@@ -6,7 +6,8 @@ Protocol: G. Henkelman and H. Jónsson, J. Chem. Phys. 113, 9978 (2000), improve
 and H. Jónsson, J. Chem. Phys. 113, 9901 (2000), climbing image; first path by S. Smidstrup et al., J. Chem. Phys. 140,
 214106 (2014), image-dependent pair potential; all as in ASE. Springs of 0.1 eV/Å². The band is relaxed without climbing
 until no force exceeds four times the limit, then the highest image climbs; where the highest point is an end, nothing
-climbs.
+climbs. L-BFGS takes 68 force calls for half of the band of a vacancy hop in 54 atoms of iron (EAM, five images,
+20 meV/Å), 112 for all of it; FIRE takes 104 and 197.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.geometry import find_mic
 from ase.mep import NEB
 from ase.mep.neb import idpp_interpolate, interpolate
-from ase.optimize import LBFGS
 from numpy.typing import NDArray
+from scipy.interpolate import CubicHermiteSpline
 from scipy.spatial import cKDTree
 
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.measure import Cost
+from aldriver.benchmark.relax import OPTIMIZERS, OptimizerName
 from aldriver.benchmark.store import Kept
 from aldriver.core.frames import frame_hash
 from aldriver.core.records import jsonable
@@ -52,6 +54,9 @@ class Band:
         Largest force left on the band, eV/Å.
     last_change
         Change of the highest energy in the last step, eV.
+    between
+        How far the energy rises above the highest image between two images, eV: by the cubic through energies and
+        slopes. Where it rises much, the band has too few images for its path, whatever its forces.
     halved
         Whether one half was computed and the other is its image under the symmetry that exchanges the ends.
     """
@@ -62,6 +67,7 @@ class Band:
     steps: int
     converged: bool
     last_change: float = 0.0
+    between: float = 0.0
     halved: bool = False
     cost: Cost = field(default_factory=Cost)
 
@@ -124,6 +130,7 @@ def climb(
     fmax: float = 0.05,
     max_steps: int = 200,
     climb: bool = True,
+    optimizer: OptimizerName = "lbfgs",
     exchange: Exchange | None = None,
 ) -> Band:
     """The path between two relaxed cells, atom by atom; kept in the store and warm-started like a relaxation.
@@ -138,6 +145,8 @@ def climb(
         Largest force of the band to reach, eV/Å, and the steps allowed for it.
     climb
         Whether the highest image climbs to the saddle point.
+    optimizer
+        ``fire`` for a path with a sharp bend, on which L-BFGS goes astray: a molecule that comes down and breaks.
     exchange
         A symmetry of the path. Where it does take `start` into `end`, and their energies agree to 5 meV, half of the
         images are computed; where not, all are.
@@ -156,8 +165,8 @@ def climb(
     path[-1].set_positions(start.positions + moved, apply_constraint=False)
     partners = exchange.partners(path[0], path[-1]) if exchange is not None and images % 2 else None
     interpolate(path, apply_constraint=False)
-    begin = Kept(facts={"energies": [0.0] * len(path), "fmax": 0.0, "steps": 0, "converged": True, "last_change": 0.0,
-                        "halved": False}, displacement=_displacements(path))  # fmt: skip
+    facts = dict.fromkeys(("fmax", "last_change", "between"), 0.0) | {"steps": 0, "converged": True, "halved": False}
+    begin = Kept(facts=facts | {"energies": [0.0] * len(path)}, displacement=_displacements(path))
     what = {
         "band": VERSION,
         "ends": [frame_hash(start), frame_hash(end)],
@@ -166,6 +175,7 @@ def climb(
         "fmax": fmax,
         "max_steps": max_steps,
         "climb": climb,
+        "optimizer": optimizer,
         "halved": partners is not None,
     }
 
@@ -174,15 +184,16 @@ def climb(
         neb = _Band(bench.potential, path, exchange if partners is not None else None, partners)
         if at is begin:
             neb.first_path()
-        return _relax(neb, fmax=fmax, max_steps=max_steps, climb=climb)
+        return _relax(neb, fmax=fmax, max_steps=max_steps, climb=climb, optimizer=optimizer)
 
     kept = bench.once(what, f"{slot} {images} images", start.numbers.tolist(), begin, make)
     _place(path, kept.displacement)
     for image in path:
         image.calc = None
-    facts = {name: kept.facts[name] for name in ("fmax", "steps", "converged", "last_change", "halved")}
     cost = Cost(**{name: kept.facts.get(name, 0) for name in ("force_calls", "atom_calls", "seconds")})
-    return Band(images=path, energies=np.array(kept.facts["energies"]), cost=cost, **facts)
+    return Band(
+        images=path, energies=np.array(kept.facts["energies"]), cost=cost, **{name: kept.facts[name] for name in facts}
+    )
 
 
 class _Band:
@@ -265,13 +276,27 @@ class _NEB(NEB):
             )
         return super().get_forces()
 
+    def between(self) -> float:
+        """How far the cubic through energies and slopes rises above the highest of all images, eV."""
+        assert self.energies is not None and self.real_forces is not None
+        images = self.images if self.band.exchange is None else self.images[:-1]
+        places = np.array([image.positions for image in self.images])
+        length = np.linalg.norm(np.diff(places, axis=0), axis=(1, 2))
+        along = np.concatenate([places[1:2] - places[0], places[2:] - places[:-2], places[-1:] - places[-2]])
+        along /= np.linalg.norm(along, axis=(1, 2))[:, None, None]
+        slopes = -(self.real_forces * along).sum(axis=(1, 2))
+        n = len(images)
+        path = np.concatenate([[0.0], np.cumsum(length)])[:n]
+        cubic = CubicHermiteSpline(path, self.energies[:n], slopes[:n])
+        return float(cubic(np.linspace(0.0, path[-1], 50 * n)).max() - self.energies[:n].max())
+
     def highest(self) -> float:
         """Highest energy between the ends, at the last evaluation."""
         assert self.energies is not None
         return float(self.energies[1:-1].max())
 
 
-def _relax(band: _Band, *, fmax: float, max_steps: int, climb: bool) -> Kept:
+def _relax(band: _Band, *, fmax: float, max_steps: int, climb: bool, optimizer: OptimizerName) -> Kept:
     """Relax a band without climbing, then with."""
     if band.exchange is not None:
         band.symmetrise()
@@ -281,7 +306,7 @@ def _relax(band: _Band, *, fmax: float, max_steps: int, climb: bool) -> Kept:
     for climbing in (False, True) if climb else (False,):
         neb.climb = climbing and neb.highest() > max(band.ends)
         limit = LOOSE * fmax if climb and not climbing else fmax
-        opt = LBFGS(neb, logfile=None, maxstep=0.1)  # type: ignore[arg-type]
+        opt = OPTIMIZERS[optimizer](neb, logfile=None, maxstep=0.1)  # type: ignore[arg-type]
         opt.attach(lambda: highest.append(neb.highest()))
         opt.run(fmax=limit, steps=max(max_steps - steps, 0))
         steps += int(opt.nsteps)
@@ -295,6 +320,7 @@ def _relax(band: _Band, *, fmax: float, max_steps: int, climb: bool) -> Kept:
         "steps": steps,
         "converged": left <= fmax,
         "last_change": abs(highest[-1] - highest[-2]) if len(highest) > 1 else 0.0,
+        "between": max(neb.between(), 0.0),
         "halved": band.exchange is not None,
     }
     return Kept(facts=facts, displacement=_displacements(band.path))

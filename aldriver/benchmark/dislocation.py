@@ -2,14 +2,14 @@
 
 Protocol: a cylinder around a ½⟨111⟩ screw or a ⟨100⟩{010} edge dislocation, displaced as anisotropic elasticity says
 with the potential's own lattice and elastic constants (matscipy; P. Grigorev et al., J. Open Source Softw. 9, 5668
-(2024)), one repeat of the line long. The outer 10 Å are held half-way between the two positions, the inner atoms relax,
-and a band (``band.py``) leads from one valley to the next. X. Liu et al., arXiv:2506.07401, section 3.3, have 11 images,
-and 1400 atoms for the screw and 2200 for the edge, which is a radius of 45 to 50 Å. Both lines repeat after one Burgers
+(2024)), one repeat of the line long. The outer 10 Å are held half-way between the two positions, the inner atoms
+relax, and a band (``band.py``) leads from one valley to the next. X. Liu et al., arXiv:2506.07401, section 3.3, have 11
+images, and 1400 atoms for the screw and 2200 for the edge, a radius of 45 to 50 Å. Both lines repeat after one Burgers
 vector b; the barrier is per b.
 
-Both ends are the same but for a translation. What they differ by is taken out in proportion to the way; with what the
-band's last step changed it is the error. The boundary does not follow the dislocation, which adds to the barrier of a
-small cylinder: ``docs/benchmark_extended.md`` has the convergence.
+Both ends are the same but for a translation. What they differ by is taken out in proportion to the way; it is the
+error, with what the band's last step changed and how far the path rises between images. The boundary does not follow the
+dislocation, which adds to the barrier of a small cylinder: ``docs/benchmark_extended.md`` has the convergence.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _barrier(
     elif unequal > max(UNEQUAL * barrier, UNEQUAL_EV):
         reason = f"the two valleys differ by {unequal * 1e3:.0f} meV: make dislocation.radius_A larger"
     return Value(
-        property=name, value=barrier, unit=UNIT, error=unequal + band.last_change, converged=not reason, reason=reason,
+        property=name, value=barrier, unit=UNIT, error=unequal + band.last_change + band.between, converged=not reason, reason=reason,
         cost=cost,
     )  # fmt: skip
 

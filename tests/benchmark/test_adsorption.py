@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.neighborlist import neighbor_list
+from scipy.ndimage import label
 
 from aldriver.benchmark import adsorption
 from aldriver.benchmark.adsorption import FACETS, ends
@@ -34,95 +34,83 @@ def test_an_adsorbed_atom_lies_in_a_hollow(fcc_cu, facet, neighbours):
     assert np.ptp(distances[:neighbours]) < 1e-6 < distances[neighbours] - distances[0]
 
 
-def morse(r, depth, stiffness, length, cutoff=5.0):
-    """Morse potential times a factor that ends at the cutoff, eV, and its derivative."""
-    e, cut = np.exp(-stiffness * (r - length)), (1 - (r / cutoff) ** 2) ** 2
-    value, slope = depth * ((1 - e) ** 2 - 1), 2 * depth * stiffness * (1 - e) * e
-    return value * cut, slope * cut - value * 4 * (r / cutoff**2) * (1 - (r / cutoff) ** 2)
+class TwoStates(Potential):
+    """A metal, and above it two hydrogen atoms that are the mixture of a molecule and of two adsorbed atoms.
 
-
-class HydrogenOn(Potential):
-    """A metal, with hydrogen that binds by pairs: to itself as in the molecule, and to the metal."""
+    The two do not see the metal's atoms, so that the way from one to the other is a matter of two coordinates alone.
+    """
 
     name, family, fingerprint = "toy", "toy", "toy0toy0toy0toy0"
     elements = frozenset({"Cu", "H"})
 
-    def __init__(self, metal):
+    def __init__(self, metal, atoms):
         self.metal = metal
+        self.middle = atoms.positions[-2:].mean(axis=0)
+        self.apart = float(np.linalg.norm(atoms.positions[-1] - atoms.positions[-2]))
+        x = (atoms.positions[-1] - atoms.positions[-2]) / self.apart
+        self.axes = np.array([x, np.cross([0, 0, 1], x), [0, 0, 1]])
+
+    def state(self, bond, height):
+        """Energy (eV) at a bond length and a height over the hollows (Å)."""
+        molecule = 4.5 * (1 - np.exp(-1.95 * (bond - 0.74))) ** 2 + np.exp(-(height - 0.6) / 0.4)
+        atoms = 4.0 * (bond - self.apart) ** 2 + 6.0 * height**2 - 0.4
+        return (molecule + atoms) / 2 - np.sqrt((molecule - atoms) ** 2 / 4 + 0.3**2)
+
+    def energy(self, two):
+        middle, apart = self.axes @ (two.mean(axis=0) - self.middle), self.axes @ (two[1] - two[0])
+        return self.state(apart[0], middle[2]) + 3.0 * (middle[:2] @ middle[:2] + apart[1:] @ apart[1:])
 
     def evaluate(self, frames, *, stress=True, features=False, batch_atoms=None):
         return [self.one(atoms, stress) for atoms in frames]
 
     def one(self, atoms, stress):
-        atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         light = atoms.numbers == 1
-        found = self.metal.evaluate([atoms[~light]], stress=stress)[0]
-        forces = np.zeros((len(atoms), 3))
+        if not light.any():
+            return self.metal.evaluate([atoms], stress=stress)[0]
+        metal = Atoms(atoms.numbers[~light], atoms.positions[~light], cell=atoms.cell, pbc=True)
+        found, two = self.metal.evaluate([metal], stress=stress)[0], atoms.positions[light]
+        forces, step = np.zeros((len(atoms), 3)), 1e-5
         forces[~light] = found.forces
-        first, second, r, apart = neighbor_list("ijdD", atoms, 5.0)
-        energy = found.energy
-        for both, parameters in ((True, (4.5, 1.95, 0.74)), (False, (0.62, 1.2, 1.85))):
-            kept = light[first] & light[second] if both else light[first] ^ light[second]
-            value, slope = morse(r[kept], *parameters)
-            energy += value.sum() / 2
-            np.add.at(forces, first[kept], slope[:, None] * apart[kept] / r[kept, None])
-        return Prediction(energy=float(energy), forces=forces, stress=found.stress)
+        for k in range(6):
+            moved = np.zeros(6)
+            moved[k] = step
+            moved = moved.reshape(2, 3)
+            forces[len(metal) + k // 3, k % 3] = -(self.energy(two + moved) - self.energy(two - moved)) / (2 * step)
+        return Prediction(energy=found.energy + float(self.energy(two)), forces=forces, stress=found.stress)
 
 
 @pytest.fixture
-def toy(cu):
-    return HydrogenOn(cu)
-
-
-def test_the_toy_has_the_forces_of_its_energy(toy, fcc_cu):
-    _, atoms = ends(fcc_cu, 3.615, "100", SMALL)
-    atoms.rattle(0.1, seed=0)
-    forces = toy.evaluate([atoms])[0].forces
-    for atom in (-1, 5):
-        energies = []
-        for step in (-1e-4, 1e-4):
-            moved = atoms.copy()
-            moved.set_constraint()
-            moved.positions[atom, 2] += step
-            energies.append(toy.evaluate([moved])[0].energy)
-        assert forces[atom, 2] == pytest.approx(-(energies[1] - energies[0]) / 2e-4, abs=1e-4)
+def toy(cu, fcc_cu):
+    return TwoStates(cu, ends(fcc_cu, 3.615, "100", SMALL)[1])
 
 
 def test_the_barrier_is_the_pass_of_the_energy_surface(toy, fcc_cu):
-    """By symmetry the atoms move alike: with the metal frozen the pass can be found on a map of height and distance."""
-    options = SMALL.model_copy(update={"images": 7})
+    """The way is one of bond length and height: the pass can be found on a map of both."""
+    options = SMALL.model_copy(update={"images": 5})
     values = {v.property: v for v in adsorption.compute(Bench(toy), fcc_cu, 3.615, options)}
     assert {name: v.unit for name, v in values.items()} == adsorption.units(fcc_cu, options)
     barrier, energy = values["dissociation_barrier(100)"], values["adsorption_energy(100)"]
     assert barrier.converged and energy.converged
-    start, end = ends(fcc_cu, 3.615, "100", options)
-    top = start.positions[:-2, 2].max()
-    middle, along = end.positions[-2:].mean(axis=0), end.positions[-1] - end.positions[-2]
-    along /= np.linalg.norm(along)
-    half, height = np.arange(0.32, 1.4, 0.04), np.arange(0.2, 4.01, 0.08)
-    surface = np.empty((len(half), len(height)))
-    for i, x in enumerate(half):
-        for k, z in enumerate(height):
-            start.positions[-2:] = [middle - x * along, middle + x * along]
-            start.positions[-2:, 2] = top + z
-            surface[i, k] = toy.evaluate([start], stress=False)[0].energy
-    frozen = lowest_pass(surface) - surface[:, -1].min()
-    assert frozen > 0.1
-    assert frozen - 0.25 < barrier.value < frozen + 0.02  # the metal gives way, and the map has steps
+    far = adsorption.ABOVE - FACETS["100"].height
+    bond, height = np.meshgrid(np.arange(0.6, 2.7, 0.01), np.arange(-0.2, far + 0.3, 0.01), indexing="ij")
+    surface = toy.state(bond, height)
+    above = surface[:, np.abs(height[0] - far).argmin()].min()
+    assert energy.value == pytest.approx(surface.min() - above, abs=0.01)
+    assert barrier.value == pytest.approx(lowest_pass(surface, height[0], far) - above, abs=0.02)
+    assert barrier.value > 1.0
 
 
-def lowest_pass(surface):
-    """Lowest energy at which the molecule (far above, whatever its bond) and the atoms (far apart) are connected."""
-    from scipy.ndimage import label
-
-    minimum = np.unravel_index(np.argmin(surface[:, -1]), surface[:, -1].shape)[0], surface.shape[1] - 1
-    apart = np.unravel_index(np.argmin(surface[-8:]), surface[-8:].shape)
-    apart = (apart[0] + len(surface) - 8, apart[1])
-    for level in np.sort(surface, axis=None):
-        regions, _ = label(surface <= level, structure=np.ones((3, 3)))
-        if regions[minimum] and regions[minimum] == regions[apart]:
-            return level
-    raise AssertionError
+def lowest_pass(surface, height, far):
+    """Lowest energy at which the molecule far above and the lowest point, the two atoms, are connected."""
+    column = int(np.abs(height - far).argmin())
+    molecule, atoms = (int(surface[:, column].argmin()), column), np.unravel_index(surface.argmin(), surface.shape)
+    low, high = surface[molecule], surface[molecule] + 5.0
+    while high - low > 1e-4:
+        level = (low + high) / 2
+        regions, _ = label(surface <= level)
+        connected = regions[molecule] and regions[molecule] == regions[atoms]
+        low, high = (low, level) if connected else (level, high)
+    return high
 
 
 def test_ends_that_are_none_are_a_reason(toy, fcc_cu, monkeypatch):

@@ -8,10 +8,15 @@ import pytest
 from aldriver.benchmark.cases import case_by_name
 from aldriver.benchmark.reference import published, reference_cases, reference_sets
 from aldriver.benchmark.suite import PROTOCOLS
+from aldriver.core.recipe_benchmark import Benchmark
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "reference"
 CASE = case_by_name("bcc-Fe")
-UNITS = {name: unit for p in PROTOCOLS.values() for name, unit in p.units(CASE, None).items()}
+UNITS = {
+    name: unit
+    for p in PROTOCOLS.values()
+    for name, unit in p.units(CASE, getattr(Benchmark(cases=[CASE]), p.name, None)).items()
+}
 
 
 @pytest.mark.parametrize("case", reference_cases())
