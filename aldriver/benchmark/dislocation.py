@@ -8,8 +8,8 @@ images, and 1400 atoms for the screw and 2200 for the edge, a radius of 45 to 50
 vector b; the barrier is per b.
 
 Both ends are the same but for a translation. What they differ by is taken out in proportion to the way; it is the
-error, with what the band's last step changed and how far the path rises between images. The boundary does not follow the
-dislocation, which adds to the barrier of a small cylinder: ``docs/benchmark_extended.md`` has the convergence.
+error, with what the band's last step changed and how far the path rises between images. The boundary does not follow
+the dislocation, which adds to the barrier of a small cylinder: ``docs/benchmark_extended.md`` has the convergence.
 """
 
 from __future__ import annotations
@@ -116,9 +116,14 @@ def _barrier(
     elif unequal > max(UNEQUAL * barrier, UNEQUAL_EV):
         reason = f"the two valleys differ by {unequal * 1e3:.0f} meV: make dislocation.radius_A larger"
     return Value(
-        property=name, value=barrier, unit=UNIT, error=unequal + band.last_change + band.between, converged=not reason, reason=reason,
+        property=name,
+        value=barrier,
+        unit=UNIT,
+        error=unequal + band.last_change + band.between,
+        converged=not reason,
+        reason=reason,
         cost=cost,
-    )  # fmt: skip
+    )
 
 
 def without_tilt(band: Band) -> tuple[float, float]:
