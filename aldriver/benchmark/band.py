@@ -21,13 +21,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.geometry import find_mic
 from ase.mep import NEB
 from ase.mep.neb import idpp_interpolate, interpolate
-from ase.optimize import LBFGS
 from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline
 from scipy.spatial import cKDTree
 
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.measure import Cost
+from aldriver.benchmark.relax import OPTIMIZERS, OptimizerName
 from aldriver.benchmark.store import Kept
 from aldriver.core.frames import frame_hash
 from aldriver.core.records import jsonable
@@ -130,6 +130,7 @@ def climb(
     fmax: float = 0.05,
     max_steps: int = 200,
     climb: bool = True,
+    optimizer: OptimizerName = "lbfgs",
     exchange: Exchange | None = None,
 ) -> Band:
     """The path between two relaxed cells, atom by atom; kept in the store and warm-started like a relaxation.
@@ -144,6 +145,8 @@ def climb(
         Largest force of the band to reach, eV/Å, and the steps allowed for it.
     climb
         Whether the highest image climbs to the saddle point.
+    optimizer
+        ``fire`` for a path with a sharp bend, on which L-BFGS goes astray: a molecule that comes down and breaks.
     exchange
         A symmetry of the path. Where it does take `start` into `end`, and their energies agree to 5 meV, half of the
         images are computed; where not, all are.
@@ -172,6 +175,7 @@ def climb(
         "fmax": fmax,
         "max_steps": max_steps,
         "climb": climb,
+        "optimizer": optimizer,
         "halved": partners is not None,
     }
 
@@ -180,7 +184,7 @@ def climb(
         neb = _Band(bench.potential, path, exchange if partners is not None else None, partners)
         if at is begin:
             neb.first_path()
-        return _relax(neb, fmax=fmax, max_steps=max_steps, climb=climb)
+        return _relax(neb, fmax=fmax, max_steps=max_steps, climb=climb, optimizer=optimizer)
 
     kept = bench.once(what, f"{slot} {images} images", start.numbers.tolist(), begin, make)
     _place(path, kept.displacement)
@@ -292,7 +296,7 @@ class _NEB(NEB):
         return float(self.energies[1:-1].max())
 
 
-def _relax(band: _Band, *, fmax: float, max_steps: int, climb: bool) -> Kept:
+def _relax(band: _Band, *, fmax: float, max_steps: int, climb: bool, optimizer: OptimizerName) -> Kept:
     """Relax a band without climbing, then with."""
     if band.exchange is not None:
         band.symmetrise()
@@ -302,7 +306,7 @@ def _relax(band: _Band, *, fmax: float, max_steps: int, climb: bool) -> Kept:
     for climbing in (False, True) if climb else (False,):
         neb.climb = climbing and neb.highest() > max(band.ends)
         limit = LOOSE * fmax if climb and not climbing else fmax
-        opt = LBFGS(neb, logfile=None, maxstep=0.1)  # type: ignore[arg-type]
+        opt = OPTIMIZERS[optimizer](neb, logfile=None, maxstep=0.1)  # type: ignore[arg-type]
         opt.attach(lambda: highest.append(neb.highest()))
         opt.run(fmax=limit, steps=max(max_steps - steps, 0))
         steps += int(opt.nsteps)

@@ -45,6 +45,13 @@ SHOWN = {
     "oct_minus_tet": "octahedral minus tetrahedral site",
     "di_interstitial_energy": "di-interstitial formation energy",
     "self_interstitial_energy": "self-interstitial formation energy",
+    "unstable_fault_energy": "unstable stacking fault energy",
+    "max_traction": "largest traction",
+    "energy_rmse": "energy RMSE",
+    "force_rmse": "force RMSE",
+    "stress_rmse": "stress RMSE",
+    "forgetting_drift": "drift from the foundation",
+    "md_speed": "speed of molecular dynamics",
 }
 
 

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from aldriver.benchmark import (
+    adsorption,
     di_interstitial,
+    dislocation,
     elastic,
     eos,
+    errors,
+    forgetting,
     interstitial,
     lattice,
     liquid,
@@ -19,7 +23,10 @@ from aldriver.benchmark import (
     phonon,
     qha,
     self_interstitial,
+    speed,
+    stacking_fault,
     thermal_md,
+    traction,
     vacancy,
 )
 from aldriver.benchmark.measure import Value
@@ -91,10 +98,17 @@ PROTOCOLS = {
         _of(self_interstitial, supercell=True),
         _of(di_interstitial, supercell=True),
         _of(magnetic_moment),
+        _of(stacking_fault, options=True, stable=True),
+        _of(traction, options=True, stable=True),
+        _of(dislocation, options=True, stable=True),
+        _of(adsorption, options=True, stable=True),
         _of(phonon, options=True, hexagonal=True),
         _of(qha, options=True, hexagonal=True),
         _of(liquid, options=True, hexagonal=True),
         _of(melting, options=True, hexagonal=True),
         _of(thermal_md, options=True, hexagonal=True),
+        _of(errors, options=True),
+        _of(forgetting, options=True),
+        _of(speed, options=True, supercell=True),
     )
 }

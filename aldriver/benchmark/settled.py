@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aldriver.benchmark.score import scale_of
+from aldriver.benchmark.score import OF_THE_MACHINE, base_name, scale_of
 from aldriver.core.records import PropertyRecord
 
 ERROR_MARGIN = 0.1
@@ -131,6 +131,8 @@ def _benchmark(before: Sequence[PropertyRecord], after: Sequence[PropertyRecord]
     old = {(r.case, r.property): r for r in before}
     changes: dict[str, float] = {}
     for new in after:
+        if base_name(new.property) in OF_THE_MACHINE:
+            continue
         same = old.get((new.case, new.property))
         if same is None or same.value is None or new.value is None or not (same.converged and new.converged):
             return False, f"benchmark: no trusted {new.property} of {new.case} to compare"

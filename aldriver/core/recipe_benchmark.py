@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
+from aldriver.core.recipe_extended import Adsorption, Dislocation, Errors, Forgetting, Speed, StackingFault, Traction
 from aldriver.core.recipe_hopping import Interstitial, Migration
 from aldriver.core.recipe_thermal import Liquid, Melting, Phonon, Qha, ThermalMd
 from aldriver.core.section import Element, Positive, Section, unique_names
@@ -61,11 +62,18 @@ Property = Literal[
     "self_interstitial",
     "di_interstitial",
     "magnetic_moment",
+    "stacking_fault",
+    "traction",
+    "dislocation",
+    "adsorption",
     "phonon",
     "qha",
     "liquid",
     "melting",
     "thermal_md",
+    "errors",
+    "forgetting",
+    "speed",
 ]
 
 
@@ -98,6 +106,13 @@ class Benchmark(Section):
         default=Interstitial(),
         description="property `interstitial`: [interstitials](benchmark_hopping.md#interstitial)",
     )
+    stacking_fault: StackingFault = StackingFault()
+    traction: Traction = Traction()
+    errors: Errors = Errors()
+    forgetting: Forgetting = Forgetting()
+    speed: Speed = Speed()
+    adsorption: Adsorption = Adsorption()
+    dislocation: Dislocation = Dislocation()
 
     @model_validator(mode="before")
     @classmethod

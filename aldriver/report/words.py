@@ -58,6 +58,21 @@ PROPERTIES = {
     "self_interstitial_energy": "Self-interstitial formation energy",
     "di_interstitial_energy": "Di-interstitial formation energy",
     "magnetic_moment": "Magnetic moment",
+    "unstable_fault_energy": "Unstable stacking fault energy",
+    "stacking_fault_energy": "Stacking fault energy",
+    "fault_energy": "Energy of a fault",
+    "max_traction": "Largest traction",
+    "cleavage_energy": "Cleavage energy",
+    "energy_rmse": "Energy RMSE",
+    "energy_mae": "Energy MAE",
+    "force_rmse": "Force RMSE",
+    "force_mae": "Force MAE",
+    "stress_rmse": "Stress RMSE",
+    "forgetting_drift": "Drift from the foundation",
+    "dissociation_barrier": "Barrier to dissociation",
+    "adsorption_energy": "Dissociative adsorption energy",
+    "peierls_barrier": "Peierls barrier",
+    "md_speed": "Speed of molecular dynamics",
 }
 
 REASONS = {

@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from aldriver.core.energy_shift import shift_of
 from aldriver.core.errors import AldriverError, InputError
 from aldriver.core.frames import label_of
 from aldriver.core.recipe_train import Train
@@ -79,16 +80,6 @@ def energy_shift(
         refuse_mixed_references(frames, _energies_per_atom(frames))
         return isolated_atom_shift(frames, potential, settings.isolated_atoms_eV)
     return fit_e0_shift(frames, potential, mode=settings.e0_shift, predicted=predicted)
-
-
-def shift_of(frames: Sequence[Atoms], difference: NDArray[np.float64]) -> dict[str, float]:
-    """Energy per atom of each element (eV) that explains a difference (eV/atom by frame) best, in least squares."""
-    elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
-    counts = np.array([len(atoms) for atoms in frames], dtype=float)
-    fractions = np.array([_counts(atoms, elements) for atoms in frames]) / counts[:, None]
-    shift = np.linalg.lstsq(fractions, difference, rcond=None)[0]
-    # rounded: the last bits may depend on the number of threads, and a training must be repeatable
-    return {element: round(float(value), 6) for element, value in zip(elements, shift, strict=True)}
 
 
 def isolated_atom_shift(
@@ -227,8 +218,3 @@ def _energies_per_atom(frames: Sequence[Atoms]) -> NDArray[np.float64]:
             raise InputError(f"frame {i} ({atoms.get_chemical_formula()}) has no finite energy label")
         values.append(float(energy) / len(atoms))
     return np.array(values)
-
-
-def _counts(atoms: Atoms, elements: Sequence[str]) -> list[float]:
-    symbols = atoms.get_chemical_symbols()
-    return [float(symbols.count(element)) for element in elements]

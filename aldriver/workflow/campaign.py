@@ -275,6 +275,16 @@ def absolute(recipe: Recipe, base: Path) -> Recipe:
     benchmark = recipe.benchmark
     if benchmark.reference_file is not None:
         benchmark = benchmark.model_copy(update={"reference_file": (base / benchmark.reference_file).resolve()})
+    frames = {case: (base / path).resolve() for case, path in benchmark.errors.frames.items()}
+    foundation = benchmark.forgetting.foundation
+    benchmark = benchmark.model_copy(
+        update={
+            "errors": benchmark.errors.model_copy(update={"frames": frames}),
+            "forgetting": benchmark.forgetting.model_copy(
+                update={"foundation": None if foundation is None else resolved(foundation)}
+            ),
+        }
+    )
     changes = {"potential": resolved(recipe.potential), "label": label, "benchmark": benchmark}
     return recipe.model_copy(update=changes)
 

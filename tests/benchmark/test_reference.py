@@ -6,16 +6,23 @@ from pathlib import Path
 import pytest
 
 from aldriver.benchmark.cases import case_by_name
+from aldriver.benchmark.protocols import PROTOCOLS
 from aldriver.benchmark.reference import published, reference_cases, reference_sets
-from aldriver.benchmark.suite import PROTOCOLS
+from aldriver.core.recipe_benchmark import Benchmark
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "reference"
 
 QUOTED = {("DFT (Meng 2021)", "Em_vac"), ("DFT (Meng 2021)", "mu")}
 
 
-def units(case):
-    return {name: unit for p in PROTOCOLS.values() for name, unit in p.units(case_by_name(case), None).items()}
+def units(name):
+    case = case_by_name(name)
+    settings = Benchmark(cases=[case])
+    return {
+        value: unit
+        for p in PROTOCOLS.values()
+        for value, unit in p.units(case, getattr(settings, p.name, None)).items()
+    }
 
 
 @pytest.mark.parametrize("case", reference_cases())

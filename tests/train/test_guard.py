@@ -11,7 +11,8 @@ from aldriver.core.errors import InputError
 from aldriver.core.frames import read_frames, with_labels, write_frames
 from aldriver.core.recipe_train import Guard
 from aldriver.potentials.base import Potential, Prediction
-from aldriver.train.guard import Probe, energies_per_atom, general_errors, judge_forgetting, probe_cells
+from aldriver.potentials.probe import Probe, energies_per_atom, probe_cells
+from aldriver.train.guard import general_errors, judge_forgetting
 
 
 class Moved(Potential):

@@ -6,6 +6,7 @@ import pytest
 
 from aldriver.core.errors import CampaignBusyError, InputError
 from aldriver.core.recipe import load_recipe
+from aldriver.core.recipe_extended import Errors, Forgetting
 from aldriver.workflow.campaign import absolute, create, differences, lock, open_campaign, promoted
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
@@ -24,6 +25,20 @@ def test_the_frozen_recipe_is_the_recipe(path, tmp_path):
     made = create(path, tmp_path / "c")
     assert made.recipe.digest() == absolute(load_recipe(path), path.parent).digest()
     assert create(path, tmp_path / "c") == made
+
+
+def test_files_of_the_benchmark_lie_beside_the_recipe(write_recipe, tmp_path):
+    recipe = load_recipe(write_recipe())
+    (tmp_path / "saved").mkdir()
+    benchmark = recipe.benchmark.model_copy(
+        update={
+            "errors": Errors(frames={"bcc-Fe": Path("frames.extxyz")}),
+            "forgetting": Forgetting(foundation="saved"),
+        }
+    )
+    found = absolute(recipe.model_copy(update={"benchmark": benchmark}), tmp_path).benchmark
+    assert found.errors.frames == {"bcc-Fe": tmp_path / "frames.extxyz"}
+    assert found.forgetting.foundation == str(tmp_path / "saved")
 
 
 def test_a_changed_recipe_is_refused_or_recorded(write_recipe, tmp_path):

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aldriver.benchmark import dislocation
+from aldriver.benchmark.band import Band
+from aldriver.benchmark.bench import Bench
+from aldriver.benchmark.dislocation import cylinders, without_tilt
+from aldriver.benchmark.suite import run_suite
+from aldriver.core.recipe_benchmark import Benchmark
+from aldriver.core.recipe_extended import Dislocation
+
+A = 2.8553
+CONSTANTS = {"c11": 243.4, "c12": 145.0, "c44": 116.0}  # M. I. Mendelev et al., Philos. Mag. 83, 3977 (2003)
+SMALL = Dislocation(kinds=["screw"], radius_A=17, images=5)
+
+
+@pytest.mark.parametrize(("kind", "burgers"), [("screw", A * 3**0.5 / 2), ("edge", A)])
+def test_a_circuit_around_the_line_closes_by_a_burgers_vector(bcc_fe, kind, burgers):
+    """The line is one b long, in both kinds; the relative shift of neighbouring atoms sums up to b around the core."""
+    start, end = cylinders(bcc_fe, A, kind, CONSTANTS, 22.0)
+    assert start.cell[2, 2] == pytest.approx(burgers, rel=1e-6)
+    assert len(start) == len(end) and (start.cell == end.cell).all()
+    held = start.constraints[0].index
+    assert (held == end.constraints[0].index).all()
+    assert np.abs(start.positions[held] - end.positions[held]).max() < 1e-9
+    if kind == "screw":
+        from matscipy.dislocation import BCCScrew111Dislocation
+
+        assert np.linalg.norm(BCCScrew111Dislocation.burgers_dimensionless) == pytest.approx(burgers / A)
+
+
+def test_as_many_atoms_at_any_lattice_constant(bcc_fe):
+    sizes = {len(cylinders(bcc_fe, a, "screw", CONSTANTS, 20.0)[0]) for a in (2.80, 2.85, 2.95)}
+    assert len(sizes) == 1
+
+
+def test_the_two_valleys_of_a_screw_are_equal_and_the_way_has_two_humps(fe, bcc_fe):
+    """Symmetry makes the valleys equal; this potential is known for the hollow half-way between them.
+
+    P. A. Gordon, T. Neeraj, Y. Li, J. Li, Model. Simul. Mater. Sci. Eng. 18, 085008 (2010).
+    """
+    bench = Bench(fe)
+    (value,) = dislocation.compute(bench, bcc_fe, A, SMALL)
+    assert (value.property, value.unit) == ("peierls_barrier(screw)", "eV/b")
+    assert value.converged and value.reason == ""
+    assert value.error < 2e-3
+    assert 1e-3 < value.value < 0.03
+
+
+def test_the_tilt_of_a_path_is_taken_out(fe_cell):
+    images = []
+    for k in range(5):
+        images.append(fe_cell.copy())
+        images[-1].positions[0, 0] += 0.1 * k
+    energies = np.array([0.0, 0.01, 0.02, 0.01, 0.0]) + 0.002 * np.arange(5)
+    band = Band(images=images, energies=energies, fmax=0.0, steps=1, converged=True)
+    barrier, tilt = without_tilt(band)
+    assert (barrier, tilt) == (pytest.approx(0.02), pytest.approx(0.008))
+
+
+def test_what_is_no_path_is_a_reason(fe, bcc_fe, monkeypatch):
+    bench = Bench(fe)
+    monkeypatch.setattr(dislocation, "MOVED", 9.0)
+    (value,) = dislocation.compute(bench, bcc_fe, A, SMALL)
+    assert value.value is None and "same place" in value.reason
+    monkeypatch.setattr(dislocation, "MAX_STEPS", 1)
+    (value,) = dislocation.compute(bench, bcc_fe, A, SMALL)
+    assert value.value is None and "stopped after 1 steps" in value.reason
+
+
+def test_unequal_valleys_are_not_trusted(fe, bcc_fe, monkeypatch):
+    def tilted(*args, **options):
+        energies = np.linspace(0.0, 0.5, len(images))
+        return Band(images=images, energies=energies, fmax=0.0, steps=1, converged=True)
+
+    images = list(cylinders(bcc_fe, A, "screw", CONSTANTS, 17.0))
+    monkeypatch.setattr(dislocation, "climb", tilted)
+    (value,) = dislocation.compute(Bench(fe), bcc_fe, A, SMALL)
+    assert not value.converged and "dislocation.radius_A" in value.reason
+
+
+def test_fcc_is_a_record_with_a_reason(cu):
+    records = run_suite(cu, Benchmark(properties=["dislocation"], cases=["fcc-Cu"]), cache_dir=None)
+    assert {r.property for r in records} == {"peierls_barrier(screw)", "peierls_barrier(edge)"}
+    assert all(r.value is None and "bcc metals" in r.reason for r in records)
