@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import elastic, eos, lattice, vacancy
+from aldriver.benchmark import binding, elastic, eos, lattice, vacancy
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -76,6 +76,14 @@ PROTOCOLS = {
         version=vacancy.VERSION,
         units=lambda *_: vacancy.PROPERTIES,
         compute=vacancy.compute,
+        supercell=True,
+    ),
+    "binding": Protocol(
+        name="binding",
+        version=binding.VERSION,
+        units=binding.units,
+        compute=binding.compute,
+        options=True,
         supercell=True,
     ),
 }

@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
+from aldriver.core.recipe_binding import Binding
 from aldriver.core.section import Element, Positive, Section, unique_names
 
 CaseLattice = Literal["bcc", "fcc", "diamond"]
@@ -33,7 +34,7 @@ class Case(Section):
         return named_case(value) if isinstance(value, str) else value
 
 
-Property = Literal["lattice", "eos", "elastic", "vacancy"]
+Property = Literal["lattice", "eos", "elastic", "vacancy", "binding"]
 
 
 class Benchmark(Section):
@@ -51,6 +52,7 @@ class Benchmark(Section):
         description="in place of `reference`: what `aldriver benchmark --json` wrote, e.g. with "
         "[`--reference dft`](verdict.md#references)",
     )
+    binding: Binding = Binding()
     helpers: int = Field(
         default=0, ge=0, le=256, description="tasks that share the relaxations of a generation before they are gathered"
     )

@@ -133,6 +133,7 @@ MEANINGS = {
     "benchmark.cases[].name": "name of the case",
     "benchmark.cases[].element": "chemical symbol",
     "benchmark.cases[].lattice": "crystal structure",
+    "benchmark.binding": "property `binding`: [binding energies](benchmark_binding.md#binding-energies)",
     "test": "independent labelled frames no generation trains on: a `file` or `temperatures_K`",
     "test.frames_per_walker": "last frames taken from each walker, evenly spaced",
     "test.steps": "MD steps of each walker",
