@@ -59,8 +59,8 @@ def relax_positions(
 ) -> Relaxation:
     """Relax the positions in a fixed cell until no atomic force exceeds `fmax` (eV/Å); with no steps, evaluate it.
 
-    L-BFGS is the default because it asks for the fewest force calls. Measured to 5 meV/Å, all end within 0.2 meV of each
-    other; L-BFGS has its initial curvature in eV/Å² in parentheses:
+    L-BFGS is the default because it asks for the fewest force calls. Measured to 5 meV/Å (all end within 0.2 meV of
+    each other), with the initial curvature of L-BFGS in eV/Å² in parentheses:
 
     ======================================= ==== ========== ========== ========== ========== ======
     force calls                             FIRE L-BFGS(70) L-BFGS(40) L-BFGS(25) L-BFGS(15) precon

@@ -45,7 +45,9 @@ def relaxed_energy(potential, atoms):
     return atoms.get_potential_energy()
 
 
-@pytest.mark.parametrize(("name", "where"), [("V-V,2", (1, 0, 0)), ("vac-V,1", (0.5, 0.5, 0.5)), ("vac-vac,3", (1, 1, 0))])
+@pytest.mark.parametrize(
+    ("name", "where"), [("V-V,2", (1, 0, 0)), ("vac-V,1", (0.5, 0.5, 0.5)), ("vac-vac,3", (1, 1, 0))]
+)
 def test_a_pair_is_the_difference_of_four_energies(found, fev, bcc128, name, where):
     """Eq. 4 of Mohandas et al. with cells, sites and optimiser made here."""
     x, y = name.split(",")[0].split("-")
