@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aldriver.benchmark import binding, elastic, eos, lattice, vacancy
+from aldriver.benchmark import binding, elastic, eos, grain_boundary, lattice, surface, vacancy
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
@@ -46,7 +46,9 @@ class Protocol:
     options
         Whether it has: the field of :class:`Benchmark` of the same name.
     supercell
-        Whether it is made in the case's supercell, and so asks for a host that is mechanically stable.
+        Whether it is made in the case's supercell.
+    stable_host
+        Whether it asks for a host that is mechanically stable, as all do that are made in the supercell.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Protocol:
     compute: Callable[..., list[Value]]
     options: bool = False
     supercell: bool = False
+    stable_host: bool = False
 
     def label(self, case: Case) -> str:
         """Name and version as records show it, with the supercell where one matters."""
@@ -85,6 +88,22 @@ PROTOCOLS = {
         compute=binding.compute,
         options=True,
         supercell=True,
+    ),
+    "surface": Protocol(
+        name="surface",
+        version=surface.VERSION,
+        units=surface.units,
+        compute=surface.compute,
+        options=True,
+        stable_host=True,
+    ),
+    "grain_boundary": Protocol(
+        name="grain_boundary",
+        version=grain_boundary.VERSION,
+        units=grain_boundary.units,
+        compute=grain_boundary.compute,
+        options=True,
+        stable_host=True,
     ),
 }
 
@@ -195,7 +214,7 @@ def _obstacle(protocol: Protocol, case: Case, once: Callable[[str, Case], list[P
     start = once(LATTICE.name, case)[0]
     if start.value is None or not start.converged:
         return f"needs the lattice constant, which is missing: {start.reason}"
-    constants = once("elastic", case) if protocol.supercell else []
+    constants = once("elastic", case) if protocol.supercell or protocol.stable_host else []
     unstable = next((r.reason for r in constants if elastic.UNSTABLE in r.reason), "")
     return f"nothing is relaxed in an unstable host: {unstable}" if unstable else ""
 

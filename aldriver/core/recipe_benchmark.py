@@ -10,7 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
-from aldriver.core.recipe_binding import Binding
+from aldriver.core.recipe_binding import Binding, GrainBoundary, Surface
 from aldriver.core.section import Element, Positive, Section, unique_names
 
 CaseLattice = Literal["bcc", "fcc", "diamond"]
@@ -34,7 +34,7 @@ class Case(Section):
         return named_case(value) if isinstance(value, str) else value
 
 
-Property = Literal["lattice", "eos", "elastic", "vacancy", "binding"]
+Property = Literal["lattice", "eos", "elastic", "vacancy", "binding", "surface", "grain_boundary"]
 
 
 class Benchmark(Section):
@@ -53,6 +53,8 @@ class Benchmark(Section):
         "[`--reference dft`](verdict.md#references)",
     )
     binding: Binding = Binding()
+    surface: Surface = Surface()
+    grain_boundary: GrainBoundary = GrainBoundary()
     helpers: int = Field(
         default=0, ge=0, le=256, description="tasks that share the relaxations of a generation before they are gathered"
     )

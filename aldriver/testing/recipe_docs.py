@@ -134,6 +134,8 @@ MEANINGS = {
     "benchmark.cases[].element": "chemical symbol",
     "benchmark.cases[].lattice": "crystal structure",
     "benchmark.binding": "property `binding`: [binding energies](benchmark_binding.md#binding-energies)",
+    "benchmark.surface": "property `surface`: [surfaces](benchmark_binding.md#surfaces)",
+    "benchmark.grain_boundary": "property `grain_boundary`: [grain boundaries](benchmark_binding.md#grain-boundaries)",
     "test": "independent labelled frames no generation trains on: a `file` or `temperatures_K`",
     "test.frames_per_walker": "last frames taken from each walker, evenly spaced",
     "test.steps": "MD steps of each walker",
