@@ -85,8 +85,13 @@ def bicrystal(parts: Grains, shift: tuple[float, float], excess: float) -> Atoms
     atoms = parts.lower + upper
     atoms.cell[2] = (0, 0, 2 * height)
     atoms.wrap(eps=MARGIN)
-    atoms = _merged(atoms, OVERLAP * parts.nearest)
-    return lengthened(atoms, (len(atoms) * parts.volume / parts.area - 2 * height) / 2 + excess)
+    while True:  # with fewer atoms the cell is shorter, and others come close
+        before = len(atoms)
+        atoms = _merged(atoms, OVERLAP * parts.nearest)
+        crystal = len(atoms) * parts.volume / parts.area
+        atoms = lengthened(atoms, (crystal - float(atoms.cell[2, 2])) / 2 + excess)
+        if len(atoms) == before:
+            return atoms
 
 
 def lengthened(atoms: Atoms, by: float) -> Atoms:
@@ -140,18 +145,16 @@ def _in_cell(slab: Atoms, cell: FloatArray) -> Atoms:
 
 
 def _merged(atoms: Atoms, closest: float) -> Atoms:
-    """Pairs closer than `closest` (Å) as one atom each, nearest first, until there are none."""
-    while True:
-        i, j, distance, vector = neighbor_list("ijdD", atoms, closest)
-        used: set[int] = set()
-        gone: list[int] = []
-        for k in np.argsort(distance.round(6), kind="stable"):
-            one, other = int(i[k]), int(j[k])
-            if one < other and not {one, other} & used:
-                atoms.positions[one] += vector[k] / 2
-                used |= {one, other}
-                gone.append(other)
-        if not gone:
-            return atoms
-        del atoms[gone]
-        atoms.wrap(eps=MARGIN)
+    """Pairs closer than `closest` (Å) as one atom each, nearest first, each atom in one pair."""
+    i, j, distance, vector = neighbor_list("ijdD", atoms, closest)
+    used: set[int] = set()
+    gone: list[int] = []
+    for k in np.argsort(distance.round(6), kind="stable"):
+        one, other = int(i[k]), int(j[k])
+        if one < other and not {one, other} & used:
+            atoms.positions[one] += vector[k] / 2
+            used |= {one, other}
+            gone.append(other)
+    del atoms[gone]
+    atoms.wrap(eps=MARGIN)
+    return atoms
