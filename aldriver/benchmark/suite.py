@@ -46,9 +46,11 @@ class Protocol:
     options
         Whether it has: the field of :class:`Benchmark` of the same name.
     supercell
-        Whether it is made in the case's supercell.
-    stable_host
-        Whether it asks for a host that is mechanically stable, as all do that are made in the supercell.
+        Whether it is made in the case's supercell, and so asks for a host that is mechanically stable.
+    stable
+        Whether it asks for such a host without being made in the supercell.
+    content
+        What else decides the values, by case and options: the frames in a file, the machine.
     """
 
     name: str
@@ -57,7 +59,8 @@ class Protocol:
     compute: Callable[..., list[Value]]
     options: bool = False
     supercell: bool = False
-    stable_host: bool = False
+    stable: bool = False
+    content: Callable[[Case, Any], str] = lambda case, options: ""
 
     def label(self, case: Case) -> str:
         """Name and version as records show it, with the supercell where one matters."""
@@ -95,7 +98,7 @@ PROTOCOLS = {
         units=surface.units,
         compute=surface.compute,
         options=True,
-        stable_host=True,
+        stable=True,
     ),
     "grain_boundary": Protocol(
         name="grain_boundary",
@@ -103,7 +106,8 @@ PROTOCOLS = {
         units=grain_boundary.units,
         compute=grain_boundary.compute,
         options=True,
-        stable_host=True,
+        content=grain_boundary.content,
+        stable=True,
     ),
 }
 
@@ -214,7 +218,7 @@ def _obstacle(protocol: Protocol, case: Case, once: Callable[[str, Case], list[P
     start = once(LATTICE.name, case)[0]
     if start.value is None or not start.converged:
         return f"needs the lattice constant, which is missing: {start.reason}"
-    constants = once("elastic", case) if protocol.supercell or protocol.stable_host else []
+    constants = once("elastic", case) if protocol.supercell or protocol.stable else []
     unstable = next((r.reason for r in constants if elastic.UNSTABLE in r.reason), "")
     return f"nothing is relaxed in an unstable host: {unstable}" if unstable else ""
 
@@ -252,6 +256,8 @@ def _key(
         "case": case.name,
         "options": [jsonable(o.model_dump(mode="json")) for o in options],
     }
+    if options and (also := protocol.content(case, *options)):
+        content["content"] = also
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -92,8 +92,8 @@ class GrainBoundary(Section):
     """Symmetric tilt and twist boundaries, and cells of one's own."""
 
     boundaries: list[Annotated[str, AfterValidator(_boundary_name)]] = Field(
-        default=["S3 tilt (111)[1-10]", "S3 tilt (112)[1-10]", "S5 tilt (210)[001]", "S5 tilt (310)[001]",
-                 "S3 twist (110)", "S5 twist (100)"],
+        default=["S3 twist (110)", "S3 tilt (112)[1-10]", "S3 twist (111)", "S5 tilt (210)[001]", "S5 tilt (310)[001]",
+                 "S5 twist (100)", "S7 tilt (1-32)[111]", "S7 twist (111)", "S9 tilt (221)[1-10]", "S9 twist (110)"],
         description="`S5 tilt (310)[001]`, `S5 twist (100)`",
     )  # fmt: skip
     structures: list[KnownBoundary] = Field(default_factory=list, description="cells of your own")
