@@ -21,6 +21,10 @@ FloatArray = NDArray[np.float64]
 
 OVERLAP = 0.7
 """Of the distance of nearest neighbours: two atoms that are closer across a boundary become one, in the middle."""
+MERGES = 2
+"""How often: after some shifts each plane that goes brings the next one into the place it had, until none is left."""
+CORE = 0.08
+"""Half the height of a grain's middle, in units of the cell's."""
 NEAREST = {"bcc": math.sqrt(3) / 2, "fcc": math.sqrt(0.5), "diamond": math.sqrt(3) / 4}
 """Distance of nearest neighbours in lattice constants."""
 
@@ -85,13 +89,11 @@ def bicrystal(parts: Grains, shift: tuple[float, float], excess: float) -> Atoms
     atoms = parts.lower + upper
     atoms.cell[2] = (0, 0, 2 * height)
     atoms.wrap(eps=MARGIN)
-    while True:  # with fewer atoms the cell is shorter, and others come close
-        before = len(atoms)
+    for _ in range(MERGES):  # with fewer atoms the cell is shorter, and others come close
         atoms = _merged(atoms, OVERLAP * parts.nearest)
         crystal = len(atoms) * parts.volume / parts.area
         atoms = lengthened(atoms, (crystal - float(atoms.cell[2, 2])) / 2 + excess)
-        if len(atoms) == before:
-            return atoms
+    return atoms
 
 
 def lengthened(atoms: Atoms, by: float) -> Atoms:
@@ -104,6 +106,21 @@ def lengthened(atoms: Atoms, by: float) -> Atoms:
     atoms.positions[:, 2] = z * height + where * by
     atoms.cell[2] = (0, 0, height + 2 * by)
     return atoms
+
+
+def changed(start: Atoms, relaxed: Atoms, nearest: float) -> str:
+    """Why a relaxed cell is no longer the one with the two grains it started as, or nothing.
+
+    A grain may slide as a whole. Where atoms of its middle have moved apart by a quarter of `nearest`, the distance of
+    nearest neighbours (Å), a boundary has come through, or both have met and annihilated each other.
+    """
+    z = start.get_scaled_positions()[:, 2]
+    for centre in (0.25, 0.75):
+        core = np.abs(z - centre) < CORE
+        moved = (relaxed.positions - start.positions)[core]
+        if len(moved) and np.linalg.norm(moved - moved.mean(axis=0), axis=1).max() > nearest / 4:
+            return "a grain has changed as it was relaxed: the boundary has moved away, or is gone"
+    return ""
 
 
 def _mirrored(slab: Atoms) -> Atoms:

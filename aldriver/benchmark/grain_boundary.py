@@ -5,8 +5,9 @@ N. K. Mohandas et al., doi:10.1007/s11669-025-01225-z, Eq. 3 (k = 2). Cells from
 constant and their positions relaxed in a fixed cell, as there.
 
 Boundaries that are built have two more unknowns. The grains slide on each other as they relax, from several starts: the
-mirror position, and a grid of shifts off every symmetry. The lowest is then relaxed at three widths, and at the minimum
-of the parabola through them. Its value is that of the last relaxation; its error is how far the parabola missed it.
+mirror position, and a grid of shifts off every symmetry; a start in which a grain itself changes does not count. The
+lowest is relaxed at three widths, and at the minimum of the parabola through them. Its value is that of the last
+relaxation; its error is how far the parabola missed it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ase.units import J, m
 
 from aldriver.benchmark.attempts import attempt_all, shortfall
 from aldriver.benchmark.bench import Bench, Job
-from aldriver.benchmark.bicrystal import Grains, bicrystal, grains, lengthened
+from aldriver.benchmark.bicrystal import Grains, bicrystal, changed, grains, lengthened
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
 from aldriver.benchmark.oriented import plane_area
@@ -66,7 +67,8 @@ def compute(bench: Bench, case: Case, a: float, options: GrainBoundary) -> list[
         jobs = [_job(case, name, k, atoms) for name, cells in starts.items() for k, atoms in enumerate(cells)]
         found = iter(attempt_all(bench, jobs))  # of all boundaries at once, so that workers share them
         relaxed = {name: [next(found) for _ in cells] for name, cells in starts.items()}
-        values = [_built(bench, case, name, parts[name], relaxed[name], bulk) for name in parts]
+        kept = {name: _unchanged(parts[name], starts[name], relaxed[name]) for name in parts}
+        values = [_built(bench, case, name, parts[name], kept[name], bulk) for name in parts]
         values += [_from_file(bench, case, a, known, bulk) for known in options.structures]
     return [_with_cost(value, cost) for value in values]
 
@@ -88,6 +90,14 @@ def _job(case: Case, name: str, k: int | str, atoms: Atoms) -> Job:
     return Job(atoms=atoms, slot=slot, fmax=FORCE_TOLERANCE, max_steps=MAX_STEPS)
 
 
+def _unchanged(parts: Grains, starts: list[Atoms], relaxed: list[Relaxation | str]) -> list[Relaxation | str]:
+    """The relaxations, with a reason in place of those in which the grains are no longer what they were."""
+    return [
+        r if isinstance(r, str) else changed(start, r.atoms, parts.nearest) or r
+        for start, r in zip(starts, relaxed, strict=True)
+    ]
+
+
 def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Relaxation | str], bulk: float) -> Value:
     made = [r for r in relaxed if not isinstance(r, str)]
     if not made:
@@ -101,14 +111,12 @@ def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Rel
         if bend <= 0:
             return _failed(name, "the energy has no minimum as the grains are moved apart")
         width = float(np.clip(-slope / (2 * bend), -FARTHEST, FARTHEST))
-        last = bench.relax(
-            lengthened(best.atoms, width), _job(case, name, "", best.atoms).slot + "best width",
-            fmax=FORCE_TOLERANCE, max_steps=MAX_STEPS,
-        )  # fmt: skip
+        final = lengthened(best.atoms, width)
+        (last,) = bench.relax_all([_job(case, name, "best width", final)])
     except AldriverError as error:
         return _failed(name, str(error))
     far = f"its excess volume is beyond {FARTHEST:.1f} Å from the {EXCESS:.1f} Å it started with"
-    reason = shortfall(last) or (far if abs(width) >= FARTHEST else "")
+    reason = shortfall(last) or changed(final, last.atoms, parts.nearest) or (far if abs(width) >= FARTHEST else "")
     value = boundary_energy(last, bulk)
     return Value(
         property=_name(name),

@@ -10,7 +10,7 @@ from ase.neighborlist import neighbor_list
 
 from aldriver.benchmark import grain_boundary
 from aldriver.benchmark.bench import Bench
-from aldriver.benchmark.bicrystal import bicrystal, grains, lengthened
+from aldriver.benchmark.bicrystal import bicrystal, changed, grains, lengthened
 from aldriver.benchmark.cases import case_by_name, conventional_cell
 from aldriver.benchmark.oriented import in_plane, plane_area
 from aldriver.benchmark.reference import published
@@ -89,6 +89,26 @@ def test_the_cell_has_the_excess_volume_it_is_told():
         assert (atoms.get_volume() - len(atoms) * A_FE**3 / 2) / (2 * plane_area(atoms)) == pytest.approx(excess)
     wider = lengthened(atoms, 0.5)
     assert wider.cell[2, 2] == pytest.approx(atoms.cell[2, 2] + 1.0)
+
+
+@pytest.mark.parametrize("text", ["S9 tilt (221)[1-10]", "S5 tilt (210)[001]", "S5 twist (100)"])
+def test_no_start_loses_more_than_the_atoms_at_its_boundaries(text):
+    parts = grains(case_by_name("bcc-Fe"), A_FE, parse_boundary(text), 12.0)
+    before = len(parts.lower) + len(parts.upper)
+    for shift in np.ndindex(12, 12):
+        assert len(bicrystal(parts, (shift[0] / 12, shift[1] / 12), 0.2)) > 0.8 * before
+
+
+def test_grains_that_are_gone_are_noticed():
+    case = case_by_name("bcc-Fe")
+    parts = grains(case, A_FE, parse_boundary("S9 tilt (221)[1-10]"), 12.0)
+    start = bicrystal(parts, (0.0, 0.0), 0.2)
+    after = start.copy()
+    upper = after.get_scaled_positions()[:, 2] > 0.5
+    after.positions[upper] += [1.0, 0.7, 0.1]  # it slid
+    assert changed(start, after, parts.nearest) == ""
+    after.positions[upper, 0] += 0.5 * (after.positions[upper, 2] - after.positions[upper, 2].mean())  # it sheared
+    assert "a grain has changed" in changed(start, after, parts.nearest)
 
 
 def test_atoms_of_two_grains_do_not_overlap():
