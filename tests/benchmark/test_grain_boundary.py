@@ -95,8 +95,8 @@ def test_the_cell_has_the_excess_volume_it_is_told():
 def test_no_start_loses_more_than_the_atoms_at_its_boundaries(text):
     parts = grains(case_by_name("bcc-Fe"), A_FE, parse_boundary(text), 12.0)
     before = len(parts.lower) + len(parts.upper)
-    for shift in np.ndindex(12, 12):
-        assert len(bicrystal(parts, (shift[0] / 12, shift[1] / 12), 0.2)) > 0.8 * before
+    for shift in np.ndindex(6, 6):
+        assert len(bicrystal(parts, (shift[0] / 6, shift[1] / 6), 0.2)) > 0.8 * before
 
 
 def test_grains_that_are_gone_are_noticed():
@@ -163,7 +163,7 @@ def test_published_cells_of_iron(fe, bcc_fe, shared_data):
     names = {v: k.partition("(")[2][:-1] for k, v in published("bcc-Fe", "DFT (Zheng 2020)").values.items()}
     small = [k for k, frame in enumerate(frames) if len(frame) < 50]
     searched = energies(fe, bcc_fe, A_FE, boundaries=[names[dft[k]] for k in small])
-    assert len(small) == 6
+    assert len(small) == 5
     for k, here in zip(small, searched.values(), strict=True):
         assert here.converged and here.value < ours[k] + 0.005
 
