@@ -77,7 +77,7 @@ class KnownBoundary(Section):
     """A cell with grain boundaries from a file; the boundaries lie in the plane of its first two vectors."""
 
     name: str = Field(pattern=r"^[^(),]+$", description="as the value shows it in parentheses")
-    file: Path
+    file: Path = Field(description="a structure file")
     frame: int = Field(default=0, ge=0, description="which frame of the file")
     a: Positive = Field(description="lattice constant the cell was made with, Å")
     boundaries: int = Field(default=2, ge=1, description="how many it holds")

@@ -96,6 +96,13 @@ def test_all_of_steel_in_403_relaxations(bcc128):
     assert relaxations(Benchmark(properties=["binding"], cases=[bcc128], binding=options)) == 403
 
 
+@pytest.mark.parametrize("name", ["bcc-Fe", "fcc-Cu", "diamond-Si"])
+def test_the_vacancy_is_that_of_the_formation_energy(name):
+    case = case_by_name(name)
+    alone = relaxations(Benchmark(properties=["binding"], cases=[case]))
+    assert relaxations(Benchmark(properties=["vacancy", "binding"], cases=[case])) == alone
+
+
 def test_names_do_not_depend_on_the_order_of_the_solutes(bcc128):
     names = list(binding.units(bcc128, Binding(solutes=["Ni", "vac", "Cu"], shells=2)))
     assert names == list(binding.units(bcc128, Binding(solutes=["Cu", "Ni", "vac"], shells=2)))
