@@ -30,9 +30,6 @@ SHOWN = {
     "c44": "C44",
     "c_prime": "C'",
     "vacancy_formation_energy": "vacancy formation energy",
-    "binding_energy": "binding energy",
-    "surface_energy": "surface energy",
-    "grain_boundary_energy": "grain boundary energy",
 }
 
 

@@ -34,9 +34,6 @@ PROPERTIES = {
     "c44": "C₄₄",
     "c_prime": "C′",
     "vacancy_formation_energy": "Vacancy formation energy",
-    "binding_energy": "Binding energy",
-    "surface_energy": "Surface energy",
-    "grain_boundary_energy": "Grain boundary energy",
 }
 
 REASONS = {
