@@ -65,6 +65,7 @@ def relax_positions(
     ======================================= ==== ========== ========== ========== ========== ======
     force calls                             FIRE L-BFGS(70) L-BFGS(40) L-BFGS(25) L-BFGS(15) precon
     ======================================= ==== ========== ========== ========== ========== ======
+    10 pairs, vacancy in bcc Fe, CHGNet      369        170          –         93         77      –
     10 pairs of V, vacancy in bcc Fe, EAM    366        151        111         93         76     89
     10 pairs of Al, vacancy in bcc Fe, EAM   319        137        111         91          –     97
     vacancy, rattled, in bcc W, EAM           52         16         12         10          9      –

@@ -90,6 +90,15 @@ def test_iron_divacancies_attract_most_as_second_neighbours(found):
     assert abs(near[2]) < 0.05
 
 
+@pytest.mark.slow
+def test_chgnet_has_the_signs_of_the_paper(chgnet020, bcc128):
+    """Mohandas et al. 2026, section 3.3: what forgets wrongly finds Al-Al, Al-Nb and Nb-Nb attractive; CHGNet does not."""
+    options = Binding(solutes=["Al", "Nb"], shells=1)
+    values = binding.compute(Bench(chgnet020), bcc128, 2.8489, options)
+    assert all(v.converged and v.value > 0.1 for v in values)
+    assert values[0].cost.force_calls <= 12 * 6
+
+
 def test_all_of_steel_in_403_relaxations(bcc128):
     options = Binding(solutes=STEEL)
     assert len(pairs(options)) == len(binding.units(bcc128, options)) == 390
