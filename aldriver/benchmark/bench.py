@@ -25,7 +25,7 @@ from aldriver.core.frames import frame_hash
 from aldriver.core.records import jsonable
 from aldriver.potentials.base import Potential
 
-VERSION = 1
+VERSION = 2
 """Of how relaxations are made: a change that changes results asks for another, and nothing kept is used any more."""
 
 T = TypeVar("T")

@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, reference_states
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.presets import SUITES
+from aldriver.core.recipe_binding import Binding, GrainBoundary, Surface
 from aldriver.core.recipe_extended import Adsorption, Dislocation, Errors, Forgetting, Speed, StackingFault, Traction
 from aldriver.core.recipe_hopping import Interstitial, Migration
 from aldriver.core.recipe_thermal import Liquid, Melting, Phonon, Qha, ThermalMd
@@ -57,6 +58,9 @@ Property = Literal[
     "eos",
     "elastic",
     "vacancy",
+    "binding",
+    "surface",
+    "grain_boundary",
     "migration",
     "interstitial",
     "self_interstitial",
@@ -95,7 +99,9 @@ class Benchmark(Section):
     helpers: int = Field(
         default=0, ge=0, le=256, description="tasks that share the relaxations of a generation before they are gathered"
     )
-
+    binding: Binding = Binding()
+    surface: Surface = Surface()
+    grain_boundary: GrainBoundary = GrainBoundary()
     phonon: Phonon = Field(default=Phonon(), description="of the property `phonon`")
     qha: Qha = Field(default=Qha(), description="of the property `qha`")
     liquid: Liquid = Field(default=Liquid(), description="of the property `liquid`")

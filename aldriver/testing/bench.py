@@ -327,6 +327,7 @@ if __name__ == "__main__":
 
     # under -m this file is '__main__': run the importable module, whose registry other modules add to
     import aldriver.testing.bench_batch
+    import aldriver.testing.bench_benchmark
     import aldriver.testing.bench_label
     import aldriver.testing.bench_mace
     import aldriver.testing.bench_select

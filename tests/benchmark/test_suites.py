@@ -14,7 +14,8 @@ from aldriver.core.recipe_benchmark import Benchmark
 
 TEN_LINES = """
 benchmark:
-  properties: [lattice, elastic, vacancy]
+  properties: [lattice, elastic, vacancy, binding]
+  binding: {solutes: [vac, Re, Ta]}
   cases:
     - name: bcc-W
       element: W
@@ -54,11 +55,22 @@ def test_the_suites_hold_the_crystals_of_their_papers():
     assert 2 * iron.supercell[0] * iron.supercell[1] * iron.supercell[2] == 128
 
 
+def test_solutes_are_those_of_the_papers():
+    """Mohandas et al. 2026: 11 elements and the vacancy in 5 shells; Fang et al. 2026: 20 elements in 3."""
+    steel, molybdenum = load_suite("fe-steel"), load_suite("mo-dilute")
+    names = [name for _, name in units(steel) if name.startswith("binding_energy")]
+    assert (len(names), len(set(names))) == (390, 390)
+    assert {"binding_energy(vac-Sn,1)", "binding_energy(Cu-Ni,2)"} <= set(names)
+    assert (len(molybdenum.binding.solutes), molybdenum.binding.shells) == (21, 3)
+
+
 def test_a_host_of_one_s_own_takes_ten_lines(tmp_path):
     path = tmp_path / "w.yaml"
     path.write_text(TEN_LINES)
-    assert len(TEN_LINES.split("\n")) <= 12
-    assert load_suite(path).cases[0].element == "W"
+    assert len(TEN_LINES.split("\n")) <= 13
+    settings = load_suite(path)
+    assert settings.cases[0].element == "W"
+    assert ("bcc-W", "binding_energy(vac-Re,1)") in units(settings)
 
 
 def test_relaxations_are_foreseen_without_a_potential(fe, bcc_fe):
