@@ -30,7 +30,7 @@ def test_half_a_symmetric_band_is_the_whole(cu, hop):
     whole = climb(bench, hop.start, hop.end, "hop", fmax=0.01)
     assert (half.halved, whole.halved) == (True, False)
     assert half.barrier == pytest.approx(whole.barrier, abs=1e-3)
-    assert half.barrier == pytest.approx(0.69, abs=5e-3)  # Lysogorskiy 2021, Table 1, of the same potential
+    assert half.barrier == pytest.approx(0.69, abs=5e-3)  # Lysogorskiy et al. 2021, Table 1, EAM (see `cu`)
     assert half.energies == pytest.approx(half.energies[::-1], abs=1e-6)
     assert whole.energies == pytest.approx(whole.energies[::-1], abs=5e-3)
     assert half.cost.force_calls < 0.7 * whole.cost.force_calls

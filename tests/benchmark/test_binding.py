@@ -24,7 +24,7 @@ A = 2.8553  # of the Mendelev iron that these potentials of alloys contain
 
 @pytest.fixture(scope="module")
 def fev():
-    """Mendelev, Han, Son, Ackland, Srolovitz, Phys. Rev. B 76, 214105 (2007)."""
+    """Mendelev, Han, Son, Ackland, Srolovitz, Phys. Rev. B 76, 214105 (2007), as we know it: the file does not say."""
     return aldriver.load("eam:VFe_mm.eam.fs")
 
 
@@ -84,7 +84,7 @@ def test_what_is_known_is_computed_and_the_rest_says_why(found):
 
 
 def test_iron_divacancies_attract_most_as_second_neighbours(found):
-    """Mendelev iron, as all of bcc Fe: Djurabekova et al., Phil. Mag. 90, 2585 (2010): 2nn before 1nn."""
+    """Two vacancies that are neighbours break fewer bonds. That second ones bind more is as we know it of bcc iron."""
     near = [found[f"binding_energy(vac-vac,{s})"].value for s in (1, 2, 3)]
     assert near[1] < near[0] < 0
     assert abs(near[2]) < 0.05
@@ -148,7 +148,7 @@ def test_the_refused_shell_is_a_record(cu, fcc_cu):
     assert [r.property for r in records] == [f"binding_energy(vac-vac,{s})" for s in range(1, 6)]
     assert all(r.converged for r in records[:4])
     assert records[4].value is None and "take a larger one" in records[4].reason
-    assert records[0].value < 0  # divacancies of copper attract, as in experiment
+    assert records[0].value < 0  # two neighbouring vacancies break one bond less than two apart
 
 
 def test_an_atom_that_left_its_site_is_noticed(bcc128):

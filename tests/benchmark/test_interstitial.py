@@ -72,7 +72,8 @@ def test_hydrogen_in_nickel(ni_h):
     barrier = found["interstitial_migration_energy(H)"]
     assert barrier.converged
     assert barrier.value > -found["oct_minus_tet(H)"].value + 0.02
-    assert barrier.value == pytest.approx(0.41, abs=0.1)  # diffusion of H in Ni, experiment
+    # diffusion of H in Ni from 260 to 1000 K: 41.4 kJ/mol; H. Hagi, Trans. Japan Inst. Metals 27, 233 (1986)
+    assert barrier.value == pytest.approx(0.43, abs=0.1)
 
 
 def test_a_solute_that_leaves_its_site_is_named(fe_p, bcc_fe, monkeypatch):

@@ -53,7 +53,7 @@ def test_molten_copper(cu, fcc_cu, tmp_path):
     found = {r.property: r for r in run_suite(cu, settings, cache_dir=tmp_path)}
     assert list(found) == list(liquid.units(small, options))
     assert all(r.converged and r.error > 0 for r in found.values())
-    # experiment at 1500 K: 7.9 g/cm³, first peak at 2.5 Å, D = 5e-9 m²/s
+    # experiment at 1500 K, as we know it: 7.9 g/cm³, first peak at 2.5 Å, D = 4 to 6e-9 m²/s
     assert found["liquid_density"].value == pytest.approx(7.9, rel=0.06)
     assert found["rdf_first_peak"].value == pytest.approx(2.5, abs=0.08)
     assert found["rdf_first_peak_height"].value == pytest.approx(2.7, abs=0.4)

@@ -56,7 +56,7 @@ def test_the_suites_hold_the_crystals_of_their_papers():
 
 
 def test_solutes_are_those_of_the_papers():
-    """Mohandas et al. 2026: 11 elements and the vacancy in 5 shells; Fang et al. 2026: 20 elements in 3."""
+    """Mohandas et al. 2026: 11 elements and the vacancy in 5 shells; of Fang et al. 2026 the 20 elements, and 3 shells."""
     steel, molybdenum = load_suite("fe-steel"), load_suite("mo-dilute")
     names = [name for _, name in units(steel) if name.startswith("binding_energy")]
     assert (len(names), len(set(names))) == (390, 390)

@@ -32,11 +32,11 @@ def test_traction_is_the_derivative_of_the_energy(cu, fcc_cu, plane, opening):
 
 
 def test_copper_cleaves_into_its_published_surfaces(cu, fcc_cu):
-    """Y. Mishin et al., Phys. Rev. B 63, 224106 (2001), EAM1: 1.239, 1.345 and 1.475 J/m², two a cleavage."""
+    """Lysogorskiy et al., npj Comput. Mater. 7, 97 (2021), Table 1: 1.24, 1.35 and 1.48 J/m², two a cleavage."""
     found = curves(cu, fcc_cu)
-    for plane, published in (("111", 1.239), ("100", 1.345), ("110", 1.475)):
+    for plane, published in (("111", 1.24), ("100", 1.35), ("110", 1.48)):
         relaxed, rigid = found[f"cleavage_energy({plane},relaxed)"], found[f"cleavage_energy({plane})"]
-        assert relaxed.value / 2 == pytest.approx(published, rel=0.005)
+        assert relaxed.value / 2 == pytest.approx(published, abs=0.006)
         assert relaxed.converged and relaxed.value < rigid.value
 
 
