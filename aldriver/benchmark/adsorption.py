@@ -1,12 +1,13 @@
 """Dissociation of a hydrogen molecule on facets of an fcc metal: barrier and energy of dissociative adsorption.
 
 Protocol: a molecule parallel to the surface over a bridge, 4 Å above it, and two atoms in the hollows on both sides of
-the bridge are the ends of a climbing-image band (``band.py``), as in the test of M. Radova et al., npj Comput. Mater.
-(2025), doi:10.1038/s41524-025-01727-x, Fig. 3. The slab is made at the potential's lattice constant; its lower half is
-held, all else relaxes. Both energies are relative to the molecule above the surface. The error of the barrier is what
-the last step of the band changed and how far the path rises between its images; of the adsorption energy, what the last
-relaxation steps gained. The band is relaxed by FIRE: on the way of a molecule that comes down and breaks L-BFGS goes
-astray (a model surface, 5 images: no end after 300 steps, where FIRE takes 297 force calls).
+the bridge are the ends of a climbing-image band (``band.py``). Such bands are a test of M. Radova et al., npj Comput.
+Mater. (2025), doi:10.1038/s41524-025-01727-x, Fig. 3, who print curves without numbers and no ends: those, the slab and
+the tolerances are ours. The slab is made at the potential's lattice constant; its lower half is held, all else relaxes.
+Both energies are relative to the molecule above the surface. The error of the barrier is what the last step of the band
+changed and how far the path rises between its images; of the adsorption energy, what the last relaxation steps gained.
+The band is relaxed by FIRE: on the way of a molecule that comes down and breaks L-BFGS goes astray (a model surface, 5
+images: no end after 300 steps, where FIRE takes 297 force calls).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ split pair with the third atom below. XEX: split pairs side by side on neighbour
 sites. XX3: two atoms in the middle of a hexagonal ring, which has opened. Names, free cell and energies after
 A. P. Bartók et al., Phys. Rev. X 8, 041048 (2018), and their test set (github.com/libAtoms/silicon-testing-framework,
 tests/diinterstitial-64-energy), from whose structures these descriptions are drawn; Table 4 of Liu et al.,
-arXiv:2506.07401, has them. The error is what the last step of the relaxation gained.
+arXiv:2506.07401, has deviations from them. The error is what the last step of the relaxation gained.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Range of stability: the temperature at which a crystal without surfaces falls into disorder when it is heated.
 
-A perfect crystal melts above its melting point, by 20 to 30 % at such rates (S.-N. Luo, T. J. Ahrens, Appl. Phys. Lett.
-82, 1836 (2003)): the value says how far a potential may be heated, and orders potentials; it is no melting point. How
-order is measured is ``order.py``'s, the MD is ``md.py``'s.
+A crystal without surfaces melts above its melting point, by ln(2)/3 of it at high pressure and constant volume
+(A. B. Belonoshko et al., Phys. Rev. B 73, 012201 (2006)), and by more when it is heated fast: the value says how far a
+potential may be heated, and orders potentials; it is no melting point. How order is measured is ``order.py``'s, the MD
+is ``md.py``'s.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ PROTOCOLS = {
         _of(interstitial, options=True, supercell=True),
         _of(self_interstitial, supercell=True),
         _of(di_interstitial, supercell=True),
-        _of(magnetic_moment),
+        _of(magnetic_moment, hexagonal=True),
         _of(stacking_fault, options=True, stable=True),
         _of(traction, options=True, stable=True),
         _of(dislocation, options=True, stable=True),
@@ -113,8 +113,8 @@ PROTOCOLS = {
         _of(liquid, options=True, hexagonal=True),
         _of(melting, options=True, hexagonal=True),
         _of(thermal_md, options=True, hexagonal=True),
-        _of(errors, options=True),
-        _of(forgetting, options=True),
-        _of(speed, options=True, supercell=True),
+        _of(errors, options=True, hexagonal=True),
+        _of(forgetting, options=True, hexagonal=True),
+        _of(speed, options=True, supercell=True, hexagonal=True),
     )
 }

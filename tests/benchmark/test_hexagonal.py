@@ -20,6 +20,7 @@ from aldriver.benchmark.relax import relax_positions
 from aldriver.benchmark.strain import strained
 from aldriver.benchmark.suite import run_suite, units
 from aldriver.core.recipe_benchmark import Benchmark, Case
+from aldriver.core.recipe_extended import Speed
 from aldriver.core.recipe_thermal import Phonon
 
 
@@ -185,6 +186,13 @@ def test_a_property_of_cubic_crystals_says_so(mg, monkeypatch):
     (record,) = run_suite(mg, Benchmark(properties=["vacancy"], cases=["hcp-Mg"]), cache_dir=None)
     assert record.value is None
     assert "hcp-Mg is hexagonal" in record.reason
+
+
+def test_what_does_not_ask_for_the_shape_of_the_cell_is_measured_too(mg):
+    settings = Benchmark(properties=["magnetic_moment", "speed"], cases=["hcp-Mg"], speed=Speed(duration_s=0.1))
+    moment, speed = run_suite(mg, settings, cache_dir=None)
+    assert moment.value is None and "predicts no magnetic moments" in moment.reason
+    assert speed.value > 0 and speed.converged
 
 
 def test_cubic_crystals_have_no_c_over_a():
