@@ -37,7 +37,7 @@ def changed() -> type[Changed]:
 
 @pytest.fixture(scope="session")
 def fe(eam_fe: Potential) -> Potential:
-    """Mendelev et al., Phil. Mag. 83, 3977 (2003), potential 2."""
+    """Mendelev et al., Phil. Mag. 83, 3977 (2003), potential 2. What its publication prints is here as we know it."""
     return eam_fe
 
 

@@ -96,6 +96,8 @@ def test_values_are_those_of_the_collection():
     assert found | {"dumb_int": bartok["self_interstitial_energy(110)"]} == {
         k: v for k, v in silicon.items() if k.endswith("_int")
     }
+    surfaces = {f"surf_{plane}": bartok[f"surface_energy({plane})"] for plane in ("111", "110")}
+    assert surfaces == {k: v for k, v in silicon.items() if k.startswith("surf_")}
     models = json.loads((SHARED / "elements.json").read_text())["models"]
     keys = {"C44": "c44", "Ev": "vacancy_formation_energy", "Em": "vacancy_migration_energy"}
     assert [cu.values[name] for name in keys.values()] == [models["Cu"][k][0] for k in keys]

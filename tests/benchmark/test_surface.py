@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from ase.build import bcc100, bcc111
 from ase.units import J, m
 
 from aldriver.benchmark import surface
 from aldriver.benchmark.bench import Bench
+from aldriver.benchmark.cases import case_by_name
+from aldriver.benchmark.lattice import relax_lattice
 from aldriver.benchmark.suite import run_suite
 from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.recipe_binding import Surface
@@ -26,6 +29,14 @@ def test_copper_as_published(cu, fcc_cu):
     found = energies(cu, fcc_cu, A_CU, planes=[(1, 1, 1), (1, 0, 0), (1, 1, 0)])
     assert list(found.values()) == pytest.approx([1.24, 1.35, 1.48], abs=0.006)
     assert list(found.values()) == pytest.approx([1.239, 1.345, 1.475], abs=0.002)
+
+
+def test_silicon_as_published(sw_si):
+    """Stillinger and Weber's potential, relaxed (1×1) faces: libAtoms/silicon-testing-framework@fc252cb, test-results."""
+    case = case_by_name("diamond-Si")
+    found = energies(sw_si, case, relax_lattice(sw_si, case).a, planes=[(1, 1, 1), (1, 1, 0), (1, 0, 0)])
+    published = np.array([0.0843889, 0.1034896, 0.1469842]) * m**2 / J  # eV/Å²
+    assert list(found.values()) == pytest.approx(list(published), rel=0.007)
 
 
 @pytest.mark.parametrize(("build", "plane"), [(bcc100, (1, 0, 0)), (bcc111, (1, 1, 1))])
