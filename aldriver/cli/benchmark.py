@@ -12,7 +12,7 @@ from aldriver.cli.common import Device, Json, console, emit, number, progress, s
 from aldriver.core.errors import InputError
 
 if TYPE_CHECKING:
-    from aldriver.benchmark.comparison import Comparison
+    from aldriver.benchmark.comparison import Comparison, Row
     from aldriver.core.recipe_benchmark import Benchmark
     from aldriver.core.records import PropertyRecord
     from aldriver.potentials import Potential
@@ -126,9 +126,15 @@ def _show(records: list[PropertyRecord], found: Comparison) -> None:
     (name,) = found.candidates
     rows = {(row.case, row.property): row for row in found.rows}
     numbers = (Column(head, no_wrap=True) for head in ("value", "reference", "off", "calls", "s"))
-    table = Table("property", *numbers, title=name)
-    remarks = []
-    for r in records:
+    table = Table(Column("property", overflow="fold"), *numbers, title=name)
+    remarks: list[str] = []
+    case = ""
+    single, pairs = _by_shell(records, rows, name)
+    for r in single:
+        if r.case != case:
+            case = r.case
+            table.add_section()
+            table.add_row(f"[bold]{escape(case)}[/]")
         row = rows[r.case, r.property]
         cell = row.cells[name]
         assert cell is not None
@@ -138,9 +144,15 @@ def _show(records: list[PropertyRecord], found: Comparison) -> None:
         if cell.reason:
             remarks += [cell.reason] if cell.reason not in remarks else []
             mark = f" [{remarks.index(cell.reason) + 1}]"
-        table.add_row(escape(f"{r.case} {r.property}, {r.unit}{mark}"), shown(r.value, r.error), number(target), off,
+        table.add_row(escape(f"{r.property}, {r.unit}{mark}"), shown(r.value, r.error), number(target), off,
                       str(r.force_calls), f"{r.seconds:.1f}")  # fmt: skip
     console.print(table)
+    for (case, what), lines in pairs.items():
+        shells = [Column(f"shell {k + 1}", justify="right") for k in range(max(len(v) for v in lines.values()))]
+        table = Table(Column(escape(what), overflow="fold"), *shells, title=escape(case))
+        for pair, values in lines.items():
+            table.add_row(pair, *(f"{value:.3f}" for value in values))
+        console.print(table)
     for k, remark in enumerate(remarks, start=1):
         console.print(f"[{k}] {remark}", markup=False, highlight=False)
     score = found.scores[name]
@@ -149,6 +161,28 @@ def _show(records: list[PropertyRecord], found: Comparison) -> None:
         console.print(f"Score {score.value:.2f} of 1 (fixed scale, {score.judged} values{missing})")
     for warning in found.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+
+
+def _by_shell(
+    records: list[PropertyRecord], rows: dict[tuple[str, str], Row], name: str
+) -> tuple[list[PropertyRecord], dict[tuple[str, str], dict[str, list[float]]]]:
+    """Records for a line each; and values of pairs in shells 1, 2, ..., where there is nothing more to say of them.
+
+    The latter by case and property with its unit, then by pair.
+    """
+    single: list[PropertyRecord] = []
+    pairs: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for r in records:
+        row, cell = rows[r.case, r.property], rows[r.case, r.property].cells[name]
+        what, _, variant = r.property.rstrip(")").partition("(")
+        pair, _, shell = variant.rpartition(",")
+        before = pairs.get((r.case, f"{what}, {r.unit}"), {}).get(pair, [])
+        said = row.reference is not None or (cell is not None and cell.reason)
+        if r.value is None or said or "-" not in pair or shell != str(len(before) + 1):
+            single.append(r)
+        else:
+            pairs.setdefault((r.case, f"{what}, {r.unit}"), {}).setdefault(pair, []).append(r.value)
+    return single, pairs
 
 
 def suite_settings(
