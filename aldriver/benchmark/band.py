@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline
 from scipy.spatial import cKDTree
 
-from aldriver.benchmark.bench import Bench
+from aldriver.benchmark.bench import Bench, cost_of
 from aldriver.benchmark.measure import Cost
 from aldriver.benchmark.relax import OPTIMIZERS, OptimizerName
 from aldriver.benchmark.store import Kept
@@ -190,7 +190,7 @@ def climb(
     _place(path, kept.displacement)
     for image in path:
         image.calc = None
-    cost = Cost(**{name: kept.facts.get(name, 0) for name in ("force_calls", "atom_calls", "seconds")})
+    cost = cost_of(kept)
     return Band(
         images=path, energies=np.array(kept.facts["energies"]), cost=cost, **{name: kept.facts[name] for name in facts}
     )

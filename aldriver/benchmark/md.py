@@ -115,7 +115,7 @@ def simulate(bench: Bench, runs: list[Run], until: Until | None = None) -> list[
         When the store cannot be written.
     """
 
-    def one(key: str, job: Run, *, wait: bool) -> Trajectory | None:
+    def one(key: str, job: Run, wait: bool) -> Trajectory | None:
         if bench.store is None:
             return _Engine(bench, key, job).run(until)
         with bench.store.claim(key, wait=wait) as mine:
