@@ -140,8 +140,8 @@ def _with(slab: Atoms, held: NDArray[np.int64], middle: NDArray[np.float64], hal
 def _wrong(above: Relaxation, adsorbed: Relaxation, start: Atoms) -> str:
     """Why two relaxed ends are not those of a dissociation; empty when they are."""
     for what, end in (("the molecule above the surface", above), ("the adsorbed atoms", adsorbed)):
-        if not end.converged:
-            return f"{what}: the relaxation stopped after {end.steps} steps with {end.fmax * 1e3:.0f} meV/Å left"
+        if end.shortfall:
+            return f"{what}: {end.shortfall}"
     bond, apart = (float(end.atoms.get_distance(-2, -1, mic=True)) for end in (above, adsorbed))
     if bond > LONGEST_BOND:
         return f"the molecule above the surface is none: its atoms are {bond:.2f} Å apart"
@@ -162,13 +162,12 @@ def _barrier(
             bench, above.atoms, adsorbed.atoms, f"{slot} to atoms", images=options.images, fmax=BAND_TOLERANCE,
             max_steps=BAND_STEPS, optimizer="fire",
         )  # fmt: skip
-    reason = f"the band stopped after {band.steps} steps with {band.fmax * 1e3:.0f} meV/Å left"
     return Value(
         property=name,
         value=band.barrier,
         unit="eV",
         error=band.last_change + band.between,
         converged=band.converged,
-        reason="" if band.converged else reason,
+        reason=band.shortfall,
         cost=cost,
     )

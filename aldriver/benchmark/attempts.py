@@ -35,10 +35,3 @@ def _attempt(bench: Bench, job: Job) -> Relaxation | str:
         raise
     except AldriverError as error:
         return str(error)
-
-
-def shortfall(relaxed: Relaxation) -> str:
-    """Why a relaxation is not to be trusted, or nothing."""
-    if relaxed.converged:
-        return ""
-    return f"the relaxation stopped after {relaxed.steps} steps with {relaxed.fmax * 1e3:.0f} meV/Å left"

@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.geometry import find_mic
 from numpy.typing import NDArray
 
-from aldriver.benchmark.attempts import attempt_all, shortfall
+from aldriver.benchmark.attempts import attempt_all
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.cases import conventional_cell, slot, supercell
 from aldriver.benchmark.measure import Cost, Value
@@ -169,7 +169,7 @@ def _value(
     made = [part for part in parts if not isinstance(part, str)]
     if failed:
         return Value(property=pair.name, value=None, unit="eV", converged=False, reason=failed, cost=cost)
-    reason = next(filter(None, map(shortfall, made)), "") or host.left_site(made[0], sites)
+    reason = next(filter(None, (part.shortfall for part in made)), "") or host.left_site(made[0], sites)
     reason = reason or host.left_site(made[2], {0: pair.x}) or host.left_site(made[3], {0: pair.y})
     return Value(
         property=pair.name,

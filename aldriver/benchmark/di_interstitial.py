@@ -21,7 +21,7 @@ from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import slot, supercell
 from aldriver.benchmark.free_cell import relax_cell
 from aldriver.benchmark.measure import Value
-from aldriver.benchmark.self_interstitial import FORCE_TOLERANCE, MAX_STEPS, formation_value, unrelaxed
+from aldriver.benchmark.self_interstitial import FORCE_TOLERANCE, MAX_STEPS, formation_value
 from aldriver.core.recipe_benchmark import Case
 
 VERSION = 1
@@ -64,7 +64,7 @@ def compute(bench: Bench, case: Case, a: float) -> list[Value]:
             energy = bench.energy(perfect, slot(case, "perfect"))
             relaxed = relax_cell(bench, start, slot(case, what), fmax=FORCE_TOLERANCE, max_steps=MAX_STEPS)
         formation = relaxed.energy - len(relaxed.atoms) / len(perfect) * energy
-        reason = unrelaxed(relaxed) or _moved(a, name, start, relaxed.atoms)
+        reason = relaxed.shortfall or _moved(a, name, start, relaxed.atoms)
         values.append(formation_value(f"di_interstitial_energy({name})", formation, relaxed, reason, cost))
     return values
 

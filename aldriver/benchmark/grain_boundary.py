@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import J, m
 
-from aldriver.benchmark.attempts import attempt_all, shortfall
+from aldriver.benchmark.attempts import attempt_all
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.bicrystal import Grains, bicrystal, changed, grains, lengthened
 from aldriver.benchmark.cases import conventional_cell
@@ -116,7 +116,7 @@ def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Rel
     except AldriverError as error:
         return _failed(name, str(error))
     far = f"its excess volume is beyond {FARTHEST:.1f} Å from the {EXCESS:.1f} Å it started with"
-    reason = shortfall(last) or changed(final, last.atoms, parts.nearest) or (far if abs(width) >= FARTHEST else "")
+    reason = last.shortfall or changed(final, last.atoms, parts.nearest) or (far if abs(width) >= FARTHEST else "")
     value = boundary_energy(last, bulk)
     return Value(
         property=_name(name),
@@ -135,7 +135,7 @@ def _from_file(bench: Bench, case: Case, a: float, known: KnownBoundary, bulk: f
         relaxed = bench.relax_all([_job(case, known.name, "from a file", atoms)])[0]
     except AldriverError as error:
         return _failed(known.name, str(error))
-    reason = shortfall(relaxed)
+    reason = relaxed.shortfall
     return Value(
         property=_name(known.name),
         value=boundary_energy(relaxed, bulk, known.boundaries),

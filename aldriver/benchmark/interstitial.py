@@ -151,11 +151,8 @@ def _barrier(
 
 def _left(case: Case, a: float, element: str, site: str, start: Atoms, relaxed: Relaxation) -> str:
     """Why a relaxed solute is not on its site; empty when it is."""
-    if not relaxed.converged:
-        return (
-            f"{element} on the {site} site: the relaxation stopped after {relaxed.steps} steps with "
-            f"{relaxed.fmax * 1e3:.0f} meV/Å left"
-        )
+    if relaxed.shortfall:
+        return f"{element} on the {site} site: {relaxed.shortfall}"
     moved, _ = find_mic(relaxed.atoms.positions - start.positions, start.cell, start.pbc)
     distance = float(np.linalg.norm(moved[-1] - moved[:-1].mean(axis=0)))  # the host may drift as a whole
     if distance > APART[case.lattice] * a / 2:

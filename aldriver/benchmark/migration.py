@@ -96,11 +96,7 @@ def compute(bench: Bench, case: Case, a: float, options: Migration) -> list[Valu
             max_steps=options.max_steps,
             exchange=hop.exchange,
         )
-    reason = (
-        f"the vacancy did not relax within {hop.relaxation.steps} steps"
-        if not hop.relaxation.converged
-        else unfinished(found)
-    )
+    reason = f"the vacancy: {hop.relaxation.shortfall}" if hop.relaxation.shortfall else unfinished(found)
     return [
         Value(
             property="vacancy_migration_energy",
@@ -116,8 +112,8 @@ def compute(bench: Bench, case: Case, a: float, options: Migration) -> list[Valu
 
 def unfinished(band: Band, *, equivalent: bool = True) -> str:
     """Why a band, between equivalent ends or others, is not to be trusted; empty when it is."""
-    if not band.converged:
-        return f"the band stopped after {band.steps} steps with {band.fmax * 1e3:.0f} meV/Å left"
+    if band.shortfall:
+        return band.shortfall
     if band.between > TOO_FEW:
         return f"too few images: between two of them the energy rises {band.between * 1e3:.0f} meV above the highest"
     if equivalent and abs(band.energies[-1]) > SAME_ENERGY:

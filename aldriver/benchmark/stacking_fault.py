@@ -134,12 +134,11 @@ def _line(bench: Bench, case: Case, a: float, path: Path, options: StackingFault
 
 
 def _value(name: str, energy: float, error: float, relaxed: list[Relaxation], cost: Cost) -> Value:
-    stopped = [r for r in relaxed if not r.converged]
+    stopped = max((r for r in relaxed if not r.converged), key=lambda r: r.fmax, default=None)
     reason = "the crystal gains energy when it is sheared" if energy < -1e-3 else ""
-    if stopped:
-        worst = max(stopped, key=lambda r: r.fmax)
-        reason = f"a relaxation stopped after {worst.steps} steps with {worst.fmax * 1e3:.0f} meV/Å left"
+    if stopped is not None:
+        reason = stopped.shortfall
     return Value(
-        property=name, value=float(energy), unit=UNIT, error=float(error), converged=not stopped, reason=reason,
+        property=name, value=float(energy), unit=UNIT, error=float(error), converged=stopped is None, reason=reason,
         cost=cost,
     )  # fmt: skip

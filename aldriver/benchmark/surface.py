@@ -10,7 +10,7 @@ from __future__ import annotations
 from ase import Atoms
 from ase.units import J, m
 
-from aldriver.benchmark.attempts import attempt_all, shortfall
+from aldriver.benchmark.attempts import attempt_all
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Value
@@ -62,15 +62,14 @@ def compute(bench: Bench, case: Case, a: float, options: Surface) -> list[Value]
             )
             continue
         per_area = m**2 / J / (2 * plane_area(relaxed.atoms))
-        reason = shortfall(relaxed)
         values.append(
             Value(
                 property=_name(plane),
                 value=(relaxed.energy - len(relaxed.atoms) * bulk) * per_area,
                 unit=UNIT,
                 error=relaxed.last_gain * per_area,
-                converged=not reason,
-                reason=reason,
+                converged=relaxed.converged,
+                reason=relaxed.shortfall,
                 cost=cost,
             )
         )
