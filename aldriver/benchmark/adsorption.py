@@ -156,7 +156,7 @@ def _barrier(
 ) -> Value:
     name = f"dissociation_barrier({facet})"
     if wrong:
-        return Value(property=name, value=None, unit="eV", converged=False, reason=wrong)
+        return Value.missing(name, "eV", wrong)
     with bench.measure() as cost:
         band = climb(
             bench, above.atoms, adsorbed.atoms, f"{slot} to atoms", images=options.images, fmax=BAND_TOLERANCE,

@@ -47,7 +47,12 @@ def supercell(case: Case, a: float) -> Atoms:
 
 def slot(case: Case, what: str) -> str:
     """Name of a relaxation in a case's supercell, the same for every potential: ``bcc-Fe 4x4x4 vacancy``."""
-    return f"{case.name} {'x'.join(str(n) for n in case.supercell)} {what}"
+    return f"{case.name} {times(case.supercell)} {what}"
+
+
+def times(repeats: tuple[int, int, int]) -> str:
+    """Repeats of a cell as they are printed: ``4x4x4``."""
+    return "x".join(map(str, repeats))
 
 
 def case_by_name(name: str | Path, *, supercell: tuple[int, int, int] | None = None) -> Case:

@@ -22,6 +22,7 @@ from aldriver.benchmark.cases import slot, supercell
 from aldriver.benchmark.free_cell import relax_cell
 from aldriver.benchmark.measure import Value
 from aldriver.benchmark.self_interstitial import FORCE_TOLERANCE, MAX_STEPS, formation_value
+from aldriver.core.errors import AldriverError
 from aldriver.core.recipe_benchmark import Case
 
 VERSION = 1
@@ -52,10 +53,15 @@ FARTHEST = 0.2  # lattice constants: the structures above are at least twice tha
 
 
 def compute(bench: Bench, case: Case, a: float) -> list[Value]:
-    """``di_interstitial_energy(...)`` of each configuration, eV; without a value in lattices other than diamond."""
+    """``di_interstitial_energy(...)`` of each configuration, eV.
+
+    Raises
+    ------
+    AldriverError
+        For a lattice other than diamond.
+    """
     if case.lattice != "diamond":
-        reason = f"these di-interstitials are those of diamond, not of {case.lattice}"
-        return [Value(property=p, value=None, unit="eV", converged=False, reason=reason) for p in PROPERTIES]
+        raise AldriverError(f"these di-interstitials are those of diamond, not of {case.lattice}")
     perfect = supercell(case, a)
     values = []
     for name in STRUCTURES:

@@ -108,7 +108,7 @@ def _barrier(
             )
     name = f"peierls_barrier({kind})"
     if wrong:
-        return Value(property=name, value=None, unit=UNIT, converged=False, reason=wrong, cost=cost)
+        return Value.missing(name, UNIT, wrong, cost)
     barrier, unequal = without_tilt(band)
     reason = band.shortfall
     if not reason and unequal > max(UNEQUAL * barrier, UNEQUAL_EV):

@@ -25,10 +25,10 @@ from aldriver.benchmark.attempts import attempt_all
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.bicrystal import Grains, bicrystal, changed, grains, lengthened
 from aldriver.benchmark.cases import conventional_cell
-from aldriver.benchmark.measure import Cost, Value
+from aldriver.benchmark.measure import Value
 from aldriver.benchmark.oriented import plane_area
 from aldriver.benchmark.relax import Relaxation
-from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.errors import AldriverError, InputError, StoreError
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_binding import GrainBoundary, KnownBoundary, parse_boundary
 
@@ -70,7 +70,7 @@ def compute(bench: Bench, case: Case, a: float, options: GrainBoundary) -> list[
         kept = {name: _unchanged(parts[name], starts[name], relaxed[name]) for name in parts}
         values = [_built(bench, case, name, parts[name], kept[name], bulk) for name in parts]
         values += [_from_file(bench, case, a, known, bulk) for known in options.structures]
-    return [_with_cost(value, cost) for value in values]
+    return [replace(value, cost=cost) for value in values]
 
 
 def boundary_energy(relaxed: Relaxation, bulk: float, boundaries: int = 2) -> float:
@@ -101,7 +101,7 @@ def _unchanged(parts: Grains, starts: list[Atoms], relaxed: list[Relaxation | st
 def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Relaxation | str], bulk: float) -> Value:
     made = [r for r in relaxed if not isinstance(r, str)]
     if not made:
-        return _failed(name, str(relaxed[0]))
+        return Value.missing(_name(name), UNIT, str(relaxed[0]))
     best = min(made, key=lambda r: boundary_energy(r, bulk))
     steps = [-WIDER, 0.0, WIDER]
     try:
@@ -109,12 +109,14 @@ def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Rel
         curve = [boundary_energy(r, bulk) for r in (others[0], best, others[1])]
         bend, slope, _ = np.polyfit(steps, curve, 2)
         if bend <= 0:
-            return _failed(name, "the energy has no minimum as the grains are moved apart")
+            return Value.missing(_name(name), UNIT, "the energy has no minimum as the grains are moved apart")
         width = float(np.clip(-slope / (2 * bend), -FARTHEST, FARTHEST))
         final = lengthened(best.atoms, width)
         (last,) = bench.relax_all([_job(case, name, "best width", final)])
+    except StoreError:
+        raise
     except AldriverError as error:
-        return _failed(name, str(error))
+        return Value.missing(_name(name), UNIT, str(error))
     far = f"its excess volume is beyond {FARTHEST:.1f} Å from the {EXCESS:.1f} Å it started with"
     reason = last.shortfall or changed(final, last.atoms, parts.nearest) or (far if abs(width) >= FARTHEST else "")
     value = boundary_energy(last, bulk)
@@ -133,8 +135,10 @@ def _from_file(bench: Bench, case: Case, a: float, known: KnownBoundary, bulk: f
         atoms = _read(known)
         atoms.set_cell(atoms.cell * (a / known.a), scale_atoms=True)
         relaxed = bench.relax_all([_job(case, known.name, "from a file", atoms)])[0]
+    except StoreError:
+        raise
     except AldriverError as error:
-        return _failed(known.name, str(error))
+        return Value.missing(_name(known.name), UNIT, str(error))
     reason = relaxed.shortfall
     return Value(
         property=_name(known.name),
@@ -157,14 +161,6 @@ def _read(known: KnownBoundary) -> Atoms:
     if not isinstance(atoms, Atoms) or atoms.cell.rank < 3:
         raise InputError(f"{path}: has no three-dimensional cell")
     return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
-
-
-def _failed(name: str, reason: str) -> Value:
-    return Value(property=_name(name), value=None, unit=UNIT, converged=False, reason=reason)
-
-
-def _with_cost(value: Value, cost: Cost) -> Value:
-    return replace(value, cost=cost)
 
 
 def _name(name: str) -> str:

@@ -16,7 +16,7 @@ from ase.units import _hplanck, _k, kB
 from numpy.typing import ArrayLike, NDArray
 
 from aldriver.benchmark.bench import Bench, Job
-from aldriver.benchmark.cases import conventional_cell
+from aldriver.benchmark.cases import conventional_cell, times
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_thermal import Phonon, Repeats
 
@@ -66,7 +66,7 @@ def harmonic(bench: Bench, case: Case, wanted: Sequence[tuple[float, Phonon]]) -
     """
     crystals = [_displaced(case, a, options) for a, options in wanted]
     jobs = [
-        Job(atoms=_to_ase(cell), slot=f"{case.name} {_times(repeats(case, options))} phonon a={a:.4f} {k}")
+        Job(atoms=_to_ase(cell), slot=f"{case.name} {times(repeats(case, options))} phonon a={a:.4f} {k}")
         for (a, options), crystal in zip(wanted, crystals, strict=True)
         for k, cell in enumerate(crystal.supercells_with_displacements or [])
     ]
@@ -119,7 +119,3 @@ def _displaced(case: Case, a: float, options: Phonon) -> Phonopy:
 
 def _to_ase(cell: object) -> Atoms:
     return Atoms(numbers=cell.numbers, scaled_positions=cell.scaled_positions, cell=cell.cell, pbc=True)  # type: ignore[attr-defined]
-
-
-def _times(numbers: Repeats) -> str:
-    return "x".join(str(n) for n in numbers)

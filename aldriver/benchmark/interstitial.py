@@ -63,10 +63,7 @@ def compute(bench: Bench, case: Case, a: float, options: Interstitial) -> list[V
     for element in options.elements:
         if obstacles[element]:
             names = units(case, options.model_copy(update={"elements": [element]}))
-            values += [
-                Value(property=name, value=None, unit="eV", converged=False, reason=obstacles[element])
-                for name in names
-            ]
+            values += [Value.missing(name, unit, obstacles[element]) for name, unit in names.items()]
         else:
             values += [_difference(bench, case, a, element, jobs), _barrier(bench, case, a, element, jobs, options)]
     return values

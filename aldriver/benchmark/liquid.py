@@ -14,9 +14,9 @@ from ase.units import _amu
 from numpy.typing import NDArray
 
 from aldriver.benchmark.bench import Bench
-from aldriver.benchmark.cases import conventional_cell
+from aldriver.benchmark.cases import conventional_cell, times
 from aldriver.benchmark.md import Run, Trajectory, block_mean, simulate
-from aldriver.benchmark.measure import Cost, Value
+from aldriver.benchmark.measure import Value
 from aldriver.benchmark.order import CrystalOrder
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_thermal import Liquid, Repeats
@@ -49,7 +49,7 @@ def compute(bench: Bench, case: Case, a: float, options: Liquid) -> list[Value]:
         if not hot.stopped:
             at = options.melt_K or 2 * options.temperature_K
             reason = f"it is still {case.lattice} after {options.equilibration} steps at {at:g} K"
-            return _none(case, options, reason, cost)
+            return [Value.missing(name, unit, reason, cost) for name, unit in units(case, options).items()]
         (ready,) = simulate(bench, [_run(case, options, repeats, hot.atoms, "settled")])
         (found,) = simulate(bench, [_run(case, options, repeats, ready.atoms, "sampled")])
     frozen = max(order(p) for p in found.positions[-3:]) > FROZEN
@@ -133,7 +133,7 @@ def _run(case: Case, options: Liquid, repeats: Repeats, atoms: Atoms, what: str)
     sampled = what == "sampled"
     return Run(
         atoms=atoms,
-        slot=f"{case.name} {'x'.join(map(str, repeats))} liquid {options.temperature_K:g} K {what}",
+        slot=f"{case.name} {times(repeats)} liquid {options.temperature_K:g} K {what}",
         temperature_K=(options.melt_K or 2 * options.temperature_K) if what == "melted" else options.temperature_K,
         pressure_GPa=None if what == "melted" else 0.0,  # it could boil
         steps=options.steps if sampled else options.equilibration,
@@ -153,10 +153,3 @@ def _mixed(atoms: Atoms, options: Liquid) -> Atoms:
         symbols = [s for s, n in zip(options.composition, counts, strict=True) for _ in range(n)]
         atoms.set_chemical_symbols(list(np.random.default_rng(options.seed).permutation(symbols)))
     return atoms
-
-
-def _none(case: Case, options: Liquid, reason: str, cost: Cost) -> list[Value]:
-    return [
-        Value(property=name, value=None, unit=unit, converged=False, reason=reason, cost=cost)
-        for name, unit in units(case, options).items()
-    ]

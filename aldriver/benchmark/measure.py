@@ -49,6 +49,11 @@ class Value:
     reason: str = ""
     cost: Cost = field(default_factory=Cost)
 
+    @classmethod
+    def missing(cls, name: str, unit: str, reason: str, cost: Cost | None = None) -> Value:
+        """One that could not be measured, and why."""
+        return cls(property=name, value=None, unit=unit, converged=False, reason=reason, cost=cost or Cost())
+
 
 class CountingPotential(Potential):
     """A potential that counts what is asked of it, and refuses numbers that are not finite."""

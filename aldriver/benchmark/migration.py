@@ -81,9 +81,6 @@ def vacancy_hop(bench: Bench, case: Case, a: float) -> Hop:
 
 def compute(bench: Bench, case: Case, a: float, options: Migration) -> list[Value]:
     """``vacancy_migration_energy`` (eV): the highest point of the band above the relaxed vacancy."""
-    if case.lattice not in NEIGHBOUR:
-        reason = f"no hop between first neighbours is known of {case.lattice}"
-        return [Value(property=p, value=None, unit="eV", converged=False, reason=reason) for p in PROPERTIES]
     with bench.measure() as cost:
         hop = vacancy_hop(bench, case, a)
         found = climb(

@@ -203,11 +203,7 @@ def _without(
 ) -> list[PropertyRecord]:
     """A record without a value for each property of a protocol."""
     return [
-        _record(
-            Value(property=name, value=None, unit=unit, converged=False, reason=reason, cost=cost or Cost()),
-            case,
-            protocol,
-        )
+        _record(Value.missing(name, unit, reason, cost), case, protocol)
         for name, unit in protocol.units(case, *(options or (None,))).items()
     ]
 

@@ -57,9 +57,7 @@ def compute(bench: Bench, case: Case, a: float, options: Surface) -> list[Value]
     values = []
     for plane, relaxed in zip(options.planes, found, strict=True):
         if isinstance(relaxed, str):
-            values.append(
-                Value(property=_name(plane), value=None, unit=UNIT, converged=False, reason=relaxed, cost=cost)
-            )
+            values.append(Value.missing(_name(plane), UNIT, relaxed, cost))
             continue
         per_area = m**2 / J / (2 * plane_area(relaxed.atoms))
         values.append(
