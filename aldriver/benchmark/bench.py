@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from aldriver.benchmark.measure import Cost, CountingPotential
 from aldriver.benchmark.relax import OptimizerName, Relaxation, relax_positions
 from aldriver.benchmark.store import Kept, Store
-from aldriver.core.errors import AldriverError
+from aldriver.core.errors import AldriverError, StoreError
 from aldriver.core.frames import frame_hash
 from aldriver.core.records import jsonable
 from aldriver.potentials.base import Potential
@@ -28,8 +28,8 @@ from aldriver.potentials.base import Potential
 VERSION = 2
 """Of how relaxations are made: a change that changes results asks for another, and nothing kept is used any more."""
 
+Item = TypeVar("Item")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
 class _Slotted(Protocol):
@@ -38,13 +38,10 @@ class _Slotted(Protocol):
 
 
 J = TypeVar("J", bound=_Slotted)
-J_contra = TypeVar("J_contra", bound=_Slotted, contravariant=True)
 
 
-class _One(Protocol[J_contra, T_co]):
-    """Makes one job, or gives None when another worker is making it."""
-
-    def __call__(self, key: str, job: J_contra, *, wait: bool) -> T_co | None: ...
+class InFlight(Exception):
+    """Another worker is making what was asked for, and this one has other work to do meanwhile."""
 
 
 OnRelaxation = Callable[[str], None]
@@ -104,6 +101,7 @@ class Bench:
         self.potential = CountingPotential(potential)
         self.store, self.warm = store, warm
         self.worker, self.workers = worker, workers
+        self._patient = True  # waits for what another worker is making
         self.on_relaxation = on_relaxation
         self._here: dict[str, Relaxation] = {}
         self._forces: dict[str, tuple[NDArray[np.float64], float]] = {}  # with the seconds they took
@@ -134,6 +132,25 @@ class Bench:
         """
         return self.share([self.key(job) for job in jobs], jobs, self._relax)
 
+    def attempt_all(self, jobs: Sequence[Job]) -> list[Relaxation | str]:
+        """As :meth:`relax_all`; one that fails is a reason in its place, and the others go on.
+
+        Raises
+        ------
+        StoreError
+            When the store cannot be written.
+        """
+
+        def one(key: str, job: Job) -> Relaxation | str:
+            try:
+                return self._relax(key, job)
+            except StoreError:
+                raise
+            except AldriverError as error:
+                return str(error)
+
+        return self.share([self.key(job) for job in jobs], jobs, one)
+
     def forces(self, jobs: Sequence[Job]) -> list[NDArray[np.float64]]:
         """Forces (N, 3), eV/Å, on all atoms of each cell as it is, whatever holds them; kept and shared as relaxations.
 
@@ -147,20 +164,43 @@ class Bench:
         jobs = [replace(job, max_steps=0) for job in jobs]
         return self.share([f"forces-{self.key(job)}" for job in jobs], jobs, self._evaluate)
 
-    def share(self, keys: Sequence[str], jobs: Sequence[J], one: _One[J, T]) -> list[T]:
-        """What `one` gives for each job, by key: first what no other worker is making, then the rest."""
-        found: dict[str, T] = {}
-        start = self.worker * len(jobs) // max(self.workers, 1)
-        todo = dict(zip([*keys[start:], *keys[:start]], [*jobs[start:], *jobs[:start]], strict=True))
-        for wait in (False, True):
-            for key, job in todo.items():
-                if key not in found:
-                    made = one(key, job, wait=wait)
-                    if made is not None:
-                        found[key] = made
-                        self._there.add(key)
-                        self.on_relaxation(job.slot)
+    def share(self, keys: Sequence[str], jobs: Sequence[J], one: Callable[[str, J], T]) -> list[T]:
+        """What `one` gives for each job, by key: as :meth:`each`, and for a key that comes twice once."""
+        todo = dict(zip(keys, jobs, strict=True))
+
+        def make(key: str) -> T:
+            made = one(key, todo[key])
+            self._there.add(key)
+            self.on_relaxation(todo[key].slot)
+            return made
+
+        found = dict(zip(todo, self.each(list(todo), make), strict=True))
         return [found[key] for key in keys]
+
+    def each(self, items: Sequence[Item], make: Callable[[Item], T]) -> list[T]:
+        """`make` of each of some independent items; those that need what another worker is making come last.
+
+        Each worker begins at another place of the list. It waits for another one only when nothing else is left: of
+        the items here and, where this is part of an item of another :meth:`each`, of those there.
+        """
+        found: dict[int, T] = {}
+        start = self.worker * len(items) // max(self.workers, 1)
+        todo = [*range(start, len(items)), *range(start)]
+        patient = self._patient
+        try:
+            while todo:
+                self._patient, before = False, len(todo)
+                for k in list(todo):
+                    with suppress(InFlight):
+                        found[k] = make(items[k])
+                        todo.remove(k)
+                if len(todo) == before:
+                    self._patient = patient
+                    found[todo[0]] = make(items[todo[0]])
+                    del todo[0]
+        finally:
+            self._patient = patient
+        return [found[k] for k in range(len(items))]
 
     def once(
         self,
@@ -170,7 +210,7 @@ class Bench:
         begin: Kept,
         make: Callable[[Kept], Kept],
     ) -> Kept:
-        """Work other than a relaxation, made once and kept like one; another worker that makes it is waited for.
+        """Work other than a relaxation, made once, kept and shared like one.
 
         Parameters
         ----------
@@ -192,7 +232,7 @@ class Bench:
         if key not in self._others:
             kept = None if self.store is None else self.store.relaxation(key)
             if kept is None and self.store is not None:
-                with self.store.claim(key, wait=True):
+                with self.claim(key):
                     kept = self.store.relaxation(key)  # perhaps it was finished while this worker waited
                     if kept is None:
                         kept = self._make_other(key, slot, self._previous(slot, numbers) or begin, make)
@@ -235,8 +275,23 @@ class Bench:
         }
         return _digest(content)
 
-    def _relax(self, key: str, job: Job, *, wait: bool) -> Relaxation | None:
-        """The relaxation, from memory, from the store or made now; None when another worker is making it."""
+    @contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """Hold `key` of the store for this worker, waiting for another one only where nothing else is to be done.
+
+        Raises
+        ------
+        InFlight
+            When another worker has it.
+        """
+        assert self.store is not None
+        with self.store.claim(key, wait=self._patient) as mine:
+            if not mine:
+                raise InFlight
+            yield
+
+    def _relax(self, key: str, job: Job) -> Relaxation:
+        """The relaxation, from memory, from the store or made now."""
         if key not in self._here and self.store is not None and (kept := self.store.relaxation(key)) is not None:
             self._here[key] = _from_kept(kept, job.atoms)
         if key in self._here:
@@ -245,9 +300,7 @@ class Bench:
         if self.store is None:
             self._here[key] = self._make(key, job)
             return self._here[key]
-        with self.store.claim(key, wait=wait) as mine:
-            if not mine:
-                return None
+        with self.claim(key):
             kept = self.store.relaxation(key)  # perhaps it was finished while this worker waited
             if kept is None:
                 relaxed = self._make(key, job)
@@ -258,16 +311,14 @@ class Bench:
         self.count(key, self._here[key].cost)
         return self._here[key]
 
-    def _evaluate(self, key: str, job: Job, *, wait: bool) -> NDArray[np.float64] | None:
-        """Forces on a cell as it is, from memory, from the store or made now; None when another worker makes them."""
+    def _evaluate(self, key: str, job: Job) -> NDArray[np.float64]:
+        """Forces on a cell as it is, from memory, from the store or made now."""
         if key not in self._forces and self.store is not None and (kept := self.store.forces(key)) is not None:
             self._forces[key] = kept
         if key not in self._forces and self.store is None:
             self._forces[key] = self._make_forces(key, job)
         elif key not in self._forces and self.store is not None:
-            with self.store.claim(key, wait=wait) as mine:
-                if not mine:
-                    return None
+            with self.claim(key):
                 kept = self.store.forces(key)
                 if kept is None:
                     kept = self._make_forces(key, job)

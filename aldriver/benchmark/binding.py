@@ -19,7 +19,6 @@ from ase import Atoms
 from ase.geometry import find_mic
 from numpy.typing import NDArray
 
-from aldriver.benchmark.attempts import attempt_all, shortfall
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.cases import conventional_cell, slot, supercell
 from aldriver.benchmark.measure import Cost, Value
@@ -140,7 +139,7 @@ def compute(bench: Bench, case: Case, a: float, options: Binding) -> list[Value]
     ]
     jobs.append(Job(atoms=host.cell, slot=slot(case, "perfect"), max_steps=0))
     with bench.measure() as cost:
-        *found, perfect = attempt_all(bench, jobs)
+        *found, perfect = bench.attempt_all(jobs)
     single = dict(zip(known, found, strict=False))
     together = {p: (found[len(known) + k], sites[len(known) + k]) for k, p in enumerate(wanted)}
     return [_value(bench, host, p, perfect, single, together, cost) for p in pairs(options)]
@@ -169,7 +168,7 @@ def _value(
     made = [part for part in parts if not isinstance(part, str)]
     if failed:
         return Value(property=pair.name, value=None, unit="eV", converged=False, reason=failed, cost=cost)
-    reason = next(filter(None, map(shortfall, made)), "") or host.left_site(made[0], sites)
+    reason = next((part.shortfall for part in made if part.shortfall), "") or host.left_site(made[0], sites)
     reason = reason or host.left_site(made[2], {0: pair.x}) or host.left_site(made[3], {0: pair.y})
     return Value(
         property=pair.name,

@@ -21,7 +21,6 @@ import numpy as np
 from ase import Atoms
 from ase.units import J, m
 
-from aldriver.benchmark.attempts import attempt_all, shortfall
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.bicrystal import Grains, bicrystal, changed, grains, lengthened
 from aldriver.benchmark.cases import conventional_cell
@@ -65,7 +64,7 @@ def compute(bench: Bench, case: Case, a: float, options: GrainBoundary) -> list[
         bulk = bench.energy(cell, f"{case.name} cell") / len(cell)
         starts = {name: _starts(p, options.shifts) for name, p in parts.items()}
         jobs = [_job(case, name, k, atoms) for name, cells in starts.items() for k, atoms in enumerate(cells)]
-        found = iter(attempt_all(bench, jobs))  # of all boundaries at once, so that workers share them
+        found = iter(bench.attempt_all(jobs))  # of all boundaries at once, so that workers share them
         relaxed = {name: [next(found) for _ in cells] for name, cells in starts.items()}
         kept = {name: _unchanged(parts[name], starts[name], relaxed[name]) for name in parts}
         values = [_built(bench, case, name, parts[name], kept[name], bulk) for name in parts]
@@ -108,15 +107,15 @@ def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Rel
         others = bench.relax_all([_job(case, name, f"{s:+.1f} Å", lengthened(best.atoms, s)) for s in (-WIDER, WIDER)])
         curve = [boundary_energy(r, bulk) for r in (others[0], best, others[1])]
         bend, slope, _ = np.polyfit(steps, curve, 2)
-        if bend <= 0:
+        if bend < 0:
             return _failed(name, "the energy has no minimum as the grains are moved apart")
-        width = float(np.clip(-slope / (2 * bend), -FARTHEST, FARTHEST))
+        width = float(np.clip(-slope / (2 * bend), -FARTHEST, FARTHEST)) if bend else 0.0
         final = lengthened(best.atoms, width)
         (last,) = bench.relax_all([_job(case, name, "best width", final)])
     except AldriverError as error:
         return _failed(name, str(error))
     far = f"its excess volume is beyond {FARTHEST:.1f} Å from the {EXCESS:.1f} Å it started with"
-    reason = shortfall(last) or changed(final, last.atoms, parts.nearest) or (far if abs(width) >= FARTHEST else "")
+    reason = last.shortfall or changed(final, last.atoms, parts.nearest) or (far if abs(width) >= FARTHEST else "")
     value = boundary_energy(last, bulk)
     return Value(
         property=_name(name),
@@ -135,7 +134,7 @@ def _from_file(bench: Bench, case: Case, a: float, known: KnownBoundary, bulk: f
         relaxed = bench.relax_all([_job(case, known.name, "from a file", atoms)])[0]
     except AldriverError as error:
         return _failed(known.name, str(error))
-    reason = shortfall(relaxed)
+    reason = relaxed.shortfall
     return Value(
         property=_name(known.name),
         value=boundary_energy(relaxed, bulk, known.boundaries),

@@ -48,6 +48,13 @@ class Relaxation:
     cost: Cost = field(default_factory=Cost)
     warm: bool = False
 
+    @property
+    def shortfall(self) -> str:
+        """Why it is not to be trusted, or nothing."""
+        if self.converged:
+            return ""
+        return f"the relaxation stopped after {self.steps} steps with {self.fmax * 1e3:.0f} meV/Å left"
+
 
 def relax_positions(
     potential: Potential,
