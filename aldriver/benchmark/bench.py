@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from aldriver.benchmark.measure import Cost, CountingPotential
 from aldriver.benchmark.relax import OptimizerName, Relaxation, relax_positions
 from aldriver.benchmark.store import Kept, Store
-from aldriver.core.errors import AldriverError
+from aldriver.core.errors import AldriverError, StoreError
 from aldriver.core.frames import frame_hash
 from aldriver.core.records import jsonable
 from aldriver.potentials.base import Potential
@@ -29,6 +29,7 @@ from aldriver.potentials.base import Potential
 VERSION = 2
 """Of how relaxations are made: a change that changes results asks for another, and nothing kept is used any more."""
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 
@@ -38,6 +39,10 @@ class _Slotted(Protocol):
 
 
 J = TypeVar("J", bound=_Slotted)
+
+
+class InFlight(Exception):
+    """Another worker is making what was asked for, and this one has other work to do meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,11 @@ class Work:
     slot: str
     numbers: Sequence[int]
     make: Callable[[], Kept]
+
+    @classmethod
+    def on(cls, job: Job, make: Callable[[], Kept]) -> Work:
+        """What is made of the cell of a job."""
+        return cls(slot=job.slot, numbers=job.atoms.numbers.tolist(), make=make)
 
 
 OnRelaxation = Callable[[str], None]
@@ -114,6 +124,7 @@ class Bench:
         self.potential = CountingPotential(potential)
         self.store, self.warm = store, warm
         self.worker, self.workers = worker, workers
+        self._patient = True  # waits for what another worker is making
         self.on_relaxation = on_relaxation
         self._here: dict[str, Kept] = {}
         self._there: set[str] = set()
@@ -140,9 +151,28 @@ class Bench:
         StoreError
             When the store cannot be written.
         """
-        works = [self._work(job, partial(self._relax, job)) for job in jobs]
+        works = [self._relaxation(job) for job in jobs]
         kept = self.share([self.key(job) for job in jobs], works, self._one)
         return [_from_kept(k, job.atoms) for k, job in zip(kept, jobs, strict=True)]
+
+    def attempt_all(self, jobs: Sequence[Job]) -> list[Relaxation | str]:
+        """As :meth:`relax_all`; one that fails is a reason in its place, and the others go on.
+
+        Raises
+        ------
+        StoreError
+            When the store cannot be written.
+        """
+
+        def one(key: str, job: Job) -> Relaxation | str:
+            try:
+                return _from_kept(self._one(key, self._relaxation(job)), job.atoms)
+            except StoreError:
+                raise
+            except AldriverError as error:
+                return str(error)
+
+        return self.share([self.key(job) for job in jobs], jobs, one)
 
     def forces(self, jobs: Sequence[Job]) -> list[NDArray[np.float64]]:
         """Forces (N, 3), eV/Å, on all atoms of each cell as it is, whatever holds them; kept and shared as relaxations.
@@ -155,26 +185,46 @@ class Bench:
             When the store cannot be written.
         """
         keys = [f"forces-{self.key(replace(job, max_steps=0))}" for job in jobs]
-        works = [self._work(job, partial(self._evaluate, job)) for job in jobs]
+        works = [Work.on(job, partial(self._evaluate, job)) for job in jobs]
         return [kept.displacement for kept in self.share(keys, works, self._one)]
 
-    def share(self, keys: Sequence[str], jobs: Sequence[J], one: Callable[[str, J, bool], T | None]) -> list[T]:
-        """What `one` gives for each job, by key: first what no other worker is making, then the rest.
+    def share(self, keys: Sequence[str], jobs: Sequence[J], one: Callable[[str, J], T]) -> list[T]:
+        """What `one` gives for each job, by key: as :meth:`each`, and for a key that comes twice once."""
+        todo = dict(zip(keys, jobs, strict=True))
 
-        Where another worker makes a job, `one` gives None, or waits for it when its last argument says so.
-        """
-        found: dict[str, T] = {}
-        start = self.worker * len(jobs) // max(self.workers, 1)
-        todo = dict(zip([*keys[start:], *keys[:start]], [*jobs[start:], *jobs[:start]], strict=True))
-        for wait in (False, True):
-            for key, job in todo.items():
-                if key not in found:
-                    made = one(key, job, wait)
-                    if made is not None:
-                        found[key] = made
-                        self._there.add(key)
-                        self.on_relaxation(job.slot)
+        def make(key: str) -> T:
+            made = one(key, todo[key])
+            self._there.add(key)
+            self.on_relaxation(todo[key].slot)
+            return made
+
+        found = dict(zip(todo, self.each(list(todo), make), strict=True))
         return [found[key] for key in keys]
+
+    def each(self, items: Sequence[Item], make: Callable[[Item], T]) -> list[T]:
+        """`make` of each of some independent items; those that need what another worker is making come last.
+
+        Each worker begins at another place of the list. It waits for another one only when nothing else is left: of
+        the items here and, where this is part of an item of another :meth:`each`, of those there.
+        """
+        found: dict[int, T] = {}
+        start = self.worker * len(items) // max(self.workers, 1)
+        todo = [*range(start, len(items)), *range(start)]
+        patient = self._patient
+        try:
+            while todo:
+                self._patient, before = False, len(todo)
+                for k in list(todo):
+                    with suppress(InFlight):
+                        found[k] = make(items[k])
+                        todo.remove(k)
+                if len(todo) == before:
+                    self._patient = patient
+                    found[todo[0]] = make(items[todo[0]])
+                    del todo[0]
+        finally:
+            self._patient = patient
+        return [found[k] for k in range(len(items))]
 
     def once(
         self,
@@ -184,7 +234,7 @@ class Bench:
         begin: Kept,
         make: Callable[[Kept], Kept],
     ) -> Kept:
-        """Work other than a relaxation, made once and kept like one; another worker that makes it is waited for.
+        """Work other than a relaxation, made once, kept and shared like one.
 
         Parameters
         ----------
@@ -205,6 +255,21 @@ class Bench:
         key = _digest({"version": VERSION, "potential": self.potential.fingerprint, **what})
         work = Work(slot=slot, numbers=numbers, make=lambda: make(self._previous(slot, numbers) or begin))
         return self.share([key], [work], self._one)[0]
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """Hold `key` of the store for this worker, waiting for another one only where nothing else is to be done.
+
+        Raises
+        ------
+        InFlight
+            When another worker has it.
+        """
+        assert self.store is not None
+        with self.store.claim(key, wait=self._patient) as mine:
+            if not mine:
+                raise InFlight
+            yield
 
     @contextmanager
     def measure(self) -> Iterator[Cost]:
@@ -238,17 +303,15 @@ class Bench:
         }
         return _digest(content)
 
-    def _one(self, key: str, work: Work, wait: bool) -> Kept | None:
-        """A work from memory, from the store or made now; None when another worker is making it."""
+    def _one(self, key: str, work: Work) -> Kept:
+        """A work from memory, from the store or made now."""
         kept = self._here.get(key)
         if kept is None and self.store is None:
             kept = self._make(key, work)
         elif kept is None and self.store is not None:
             kept = self.store.relaxation(key)
             if kept is None:
-                with self.store.claim(key, wait=wait) as mine:
-                    if not mine:
-                        return None
+                with self.claim(key):
                     kept = self.store.relaxation(key)  # perhaps it was finished while this worker waited
                     if kept is None:
                         kept = self._make(key, work)
@@ -275,8 +338,8 @@ class Bench:
                 raise AldriverError(f"{work.slot}: {error}") from error
         return replace(made, facts=made.facts | asdict(cost))
 
-    def _work(self, job: Job, make: Callable[[], Kept]) -> Work:
-        return Work(slot=job.slot, numbers=job.atoms.numbers.tolist(), make=make)
+    def _relaxation(self, job: Job) -> Work:
+        return Work.on(job, partial(self._relax, job))
 
     def _relax(self, job: Job) -> Kept:
         atoms, warm = self._start(job)

@@ -19,7 +19,6 @@ from ase import Atoms
 from ase.geometry import find_mic
 from numpy.typing import NDArray
 
-from aldriver.benchmark.attempts import attempt_all
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.cases import conventional_cell, slot, supercell, times
 from aldriver.benchmark.measure import Cost, Value
@@ -140,7 +139,7 @@ def compute(bench: Bench, case: Case, a: float, options: Binding) -> list[Value]
     ]
     jobs.append(Job(atoms=host.cell, slot=slot(case, "perfect"), max_steps=0))
     with bench.measure() as cost:
-        *found, perfect = attempt_all(bench, jobs)
+        *found, perfect = bench.attempt_all(jobs)
     single = dict(zip(known, found, strict=False))
     together = {p: (found[len(known) + k], sites[len(known) + k]) for k, p in enumerate(wanted)}
     return [_value(bench, host, p, perfect, single, together, cost) for p in pairs(options)]

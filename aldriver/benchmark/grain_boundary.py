@@ -21,7 +21,6 @@ import numpy as np
 from ase import Atoms
 from ase.units import J, m
 
-from aldriver.benchmark.attempts import attempt_all
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.bicrystal import Grains, bicrystal, changed, grains, lengthened
 from aldriver.benchmark.cases import conventional_cell
@@ -65,7 +64,7 @@ def compute(bench: Bench, case: Case, a: float, options: GrainBoundary) -> list[
         bulk = bench.energy(cell, f"{case.name} cell") / len(cell)
         starts = {name: _starts(p, options.shifts) for name, p in parts.items()}
         jobs = [_job(case, name, k, atoms) for name, cells in starts.items() for k, atoms in enumerate(cells)]
-        found = iter(attempt_all(bench, jobs))  # of all boundaries at once, so that workers share them
+        found = iter(bench.attempt_all(jobs))  # of all boundaries at once, so that workers share them
         relaxed = {name: [next(found) for _ in cells] for name, cells in starts.items()}
         kept = {name: _unchanged(parts[name], starts[name], relaxed[name]) for name in parts}
         values = [_built(bench, case, name, parts[name], kept[name], bulk) for name in parts]
@@ -108,9 +107,9 @@ def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Rel
         others = bench.relax_all([_job(case, name, f"{s:+.1f} Å", lengthened(best.atoms, s)) for s in (-WIDER, WIDER)])
         curve = [boundary_energy(r, bulk) for r in (others[0], best, others[1])]
         bend, slope, _ = np.polyfit(steps, curve, 2)
-        if bend <= 0:
+        if bend < 0:
             return Value.missing(_name(name), UNIT, "the energy has no minimum as the grains are moved apart")
-        width = float(np.clip(-slope / (2 * bend), -FARTHEST, FARTHEST))
+        width = float(np.clip(-slope / (2 * bend), -FARTHEST, FARTHEST)) if bend else 0.0
         final = lengthened(best.atoms, width)
         (last,) = bench.relax_all([_job(case, name, "best width", final)])
     except StoreError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from ase import Atoms
 from ase.units import J, m
 
-from aldriver.benchmark.attempts import attempt_all
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Value
@@ -53,7 +52,7 @@ def compute(bench: Bench, case: Case, a: float, options: Surface) -> list[Value]
     ]
     with bench.measure() as cost:
         bulk = bench.energy(cell, f"{case.name} cell") / len(cell)
-        found = attempt_all(bench, jobs)
+        found = bench.attempt_all(jobs)
     values = []
     for plane, relaxed in zip(options.planes, found, strict=True):
         if isinstance(relaxed, str):
