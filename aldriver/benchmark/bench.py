@@ -1,4 +1,4 @@
-"""The bench a property is measured on: relaxations, energies and forces, each made once, kept, and warm-started.
+"""The bench a property is measured on: relaxations, forces and bands, each made once, kept, shared and warm-started.
 
 What is relaxed, and what follows from it, is the property modules' business; where finished work is kept is
 ``store.py``'s.

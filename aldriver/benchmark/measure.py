@@ -1,6 +1,6 @@
 """What the properties share: a potential that counts its force calls, what it cost, and a measured value.
 
-Which property is computed how is the business of ``lattice.py``, ``eos.py``, ``elastic.py`` and ``vacancy.py``.
+Which property is computed how is the business of the property modules.
 """
 
 from __future__ import annotations
