@@ -91,10 +91,10 @@ def test_iron_divacancies_attract_most_as_second_neighbours(found):
 
 
 @pytest.mark.slow
-def test_chgnet_has_the_sign_of_the_paper(chgnet020, bcc128):
+def test_chgnet_has_the_sign_of_the_paper(chgnet020, bcc_fe):
     """Mohandas et al. 2026, section 3.3: that MACE forgot shows in an attraction of Nb to Nb; CHGNet has none."""
     options = Binding(solutes=["Nb"], shells=1)
-    values = binding.compute(Bench(chgnet020), bcc128, 2.8489, options)
+    values = binding.compute(Bench(chgnet020), bcc_fe, 2.8489, options)
     assert all(v.converged and v.value > 0.1 for v in values)
     assert values[0].cost.force_calls <= 12 * 3
 
