@@ -116,12 +116,13 @@ def _options(protocol: Protocol, settings: Benchmark) -> tuple[Any, ...]:
     return (getattr(settings, protocol.name),) if protocol.options else ()
 
 
-def units(settings: Benchmark) -> dict[tuple[str, str], str]:
-    """Unit of each value there can be of a suite's cases, by case and property, whether it is asked for or not."""
+def units(settings: Benchmark, *, asked_for: bool = False) -> dict[tuple[str, str], str]:
+    """Unit of each value there can be of a suite's cases, by case and property; of those asked for, or of all."""
     return {
         (case.name, value): unit
         for case in settings.cases
         for name, protocol in PROTOCOLS.items()
+        if not asked_for or name in settings.properties
         for value, unit in protocol.units(case, getattr(settings, name, None)).items()
     }
 
