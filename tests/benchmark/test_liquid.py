@@ -89,9 +89,7 @@ def test_what_a_file_holds_is_melted(cu, fcc_cu, tmp_path):
     assert [n for n in liquid.units(small, options) if "diffusion" in n] == ["self_diffusion(Cl)", "self_diffusion(Na)"]
     assert liquid.content(small, options) != liquid.content(small, Liquid(structures={"fcc-Cu": path}))
     settings = Benchmark(properties=["liquid"], cases=[small], liquid=options)
-    assert {r.reason for r in run_suite(cu, settings, cache_dir=None)} == {
-        "eam:Cu_mishin1.eam.alloy does not know the elements Cl, Na"
-    }
+    assert all("does not know the elements Cl, Na" in r.reason for r in run_suite(cu, settings, cache_dir=None))
     gone = Liquid(structures={"fcc-Cu": tmp_path / "gone.cif"})
     records = run_suite(cu, settings.model_copy(update={"liquid": gone}), cache_dir=None)
     assert len(records) == 4 and all("gone.cif" in r.reason and "cannot be read" in r.reason for r in records)
