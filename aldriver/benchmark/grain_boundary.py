@@ -23,11 +23,11 @@ from ase.units import J, m
 
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.bicrystal import Grains, bicrystal, changed, grains, lengthened
-from aldriver.benchmark.cases import conventional_cell
+from aldriver.benchmark.cases import conventional_cell, periodic_cell
 from aldriver.benchmark.measure import Value
 from aldriver.benchmark.oriented import plane_area
 from aldriver.benchmark.relax import Relaxation
-from aldriver.core.errors import AldriverError, InputError, StoreError
+from aldriver.core.errors import AldriverError, StoreError
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_binding import GrainBoundary, KnownBoundary, parse_boundary
 
@@ -131,7 +131,7 @@ def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Rel
 
 def _from_file(bench: Bench, case: Case, a: float, known: KnownBoundary, bulk: float) -> Value:
     try:
-        atoms = _read(known)
+        atoms = periodic_cell(known.file, known.frame)
         atoms.set_cell(atoms.cell * (a / known.a), scale_atoms=True)
         relaxed = bench.relax_all([_job(case, known.name, "from a file", atoms)])[0]
     except StoreError:
@@ -147,19 +147,6 @@ def _from_file(bench: Bench, case: Case, a: float, known: KnownBoundary, bulk: f
         converged=not reason,
         reason=reason,
     )
-
-
-def _read(known: KnownBoundary) -> Atoms:
-    from ase.io import read
-
-    path = Path(known.file).expanduser()
-    try:
-        atoms = read(path, index=known.frame)
-    except Exception as error:
-        raise InputError(f"{path}: frame {known.frame} cannot be read as a structure ({error})") from error
-    if not isinstance(atoms, Atoms) or atoms.cell.rank < 3:
-        raise InputError(f"{path}: has no three-dimensional cell")
-    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
 
 
 def _name(name: str) -> str:

@@ -124,15 +124,20 @@ def test_ends_that_are_none_are_a_reason(toy, fcc_cu, monkeypatch):
     assert "stopped after 1 steps" in adsorption.compute(Bench(toy), fcc_cu, 3.61, SMALL)[0].reason
 
 
-def test_a_band_that_stops_early_says_so(toy, fcc_cu, monkeypatch):
-    monkeypatch.setattr(adsorption, "BAND_STEPS", 2)
-    barrier, energy = adsorption.compute(Bench(toy), fcc_cu, 3.615, SMALL)
-    assert energy.converged and not barrier.converged
-    assert "the band stopped after 2 steps" in barrier.reason
-
-
 def test_without_hydrogen_or_on_bcc_is_a_reason(cu, fe):
     for potential, case, words in ((cu, "fcc-Cu", "does not know the element H"), (fe, "bcc-Fe", "fcc metals")):
         records = run_suite(potential, Benchmark(properties=["adsorption"], cases=[case]), cache_dir=None)
         assert len(records) == 6
         assert all(r.value is None and words in r.reason for r in records)
+
+
+def test_a_saddle_point_that_is_another_one_is_a_reason(toy, fcc_cu, monkeypatch):
+    """Where the atoms should be on the one side and the molecule on the other it is the other way round, or too early."""
+    bench, options = Bench(toy), SMALL.model_copy(update={"images": 5})
+    monkeypatch.setattr(adsorption, "ASIDE", -adsorption.ASIDE)
+    barrier, energy = adsorption.compute(bench, fcc_cu, 3.615, options)
+    assert (barrier.converged, energy.converged) == (False, True)
+    assert "the saddle point is another one" in barrier.reason
+    monkeypatch.setattr(adsorption, "SADDLE_STEPS", 1)
+    barrier, _ = adsorption.compute(bench, fcc_cu, 3.615, options)
+    assert not barrier.converged and "stopped after 1 steps" in barrier.reason
