@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline
 from scipy.spatial import cKDTree
 
-from aldriver.benchmark.bench import Bench
+from aldriver.benchmark.bench import Bench, cost_of
 from aldriver.benchmark.measure import Cost
-from aldriver.benchmark.relax import OPTIMIZERS, OptimizerName
+from aldriver.benchmark.relax import OPTIMIZERS, OptimizerName, stopped
 from aldriver.benchmark.store import Kept
 from aldriver.core.frames import frame_hash
 from aldriver.core.records import jsonable
@@ -75,6 +75,11 @@ class Band:
     def barrier(self) -> float:
         """Highest point above the first image, eV."""
         return float(self.energies.max())
+
+    @property
+    def shortfall(self) -> str:
+        """Why it is not to be trusted, as far as its forces tell; empty when it is."""
+        return "" if self.converged else f"the band {stopped(self.steps, self.fmax)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +195,7 @@ def climb(
     _place(path, kept.displacement)
     for image in path:
         image.calc = None
-    cost = Cost(**{name: kept.facts.get(name, 0) for name in ("force_calls", "atom_calls", "seconds")})
+    cost = cost_of(kept)
     return Band(
         images=path, energies=np.array(kept.facts["energies"]), cost=cost, **{name: kept.facts[name] for name in facts}
     )

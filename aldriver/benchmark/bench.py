@@ -1,4 +1,4 @@
-"""The bench a property is measured on: relaxations, energies and forces, each made once, kept, and warm-started.
+"""The bench a property is measured on: relaxations, forces and bands, each made once, kept, shared and warm-started.
 
 What is relaxed, and what follows from it, is the property modules' business; where finished work is kept is
 ``store.py``'s.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from aldriver.benchmark.measure import Cost, CountingPotential
 from aldriver.benchmark.relax import OptimizerName, Relaxation, relax_positions
 from aldriver.benchmark.store import Kept, Store
-from aldriver.core.errors import AldriverError
+from aldriver.core.errors import AldriverError, StoreError
 from aldriver.core.frames import frame_hash
 from aldriver.core.records import jsonable
 from aldriver.potentials.base import Potential
@@ -28,8 +29,8 @@ from aldriver.potentials.base import Potential
 VERSION = 2
 """Of how relaxations are made: a change that changes results asks for another, and nothing kept is used any more."""
 
+Item = TypeVar("Item")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
 class _Slotted(Protocol):
@@ -38,13 +39,32 @@ class _Slotted(Protocol):
 
 
 J = TypeVar("J", bound=_Slotted)
-J_contra = TypeVar("J_contra", bound=_Slotted, contravariant=True)
 
 
-class _One(Protocol[J_contra, T_co]):
-    """Makes one job, or gives None when another worker is making it."""
+class InFlight(Exception):
+    """Another worker is making what was asked for, and this one has other work to do meanwhile."""
 
-    def __call__(self, key: str, job: J_contra, *, wait: bool) -> T_co | None: ...
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Anything that is made as a whole and kept: a relaxation, the forces on a cell, a band.
+
+    Attributes
+    ----------
+    slot, numbers
+        As of a relaxation; `numbers` are the species.
+    make
+        Makes it. What it took is added to its facts.
+    """
+
+    slot: str
+    numbers: Sequence[int]
+    make: Callable[[], Kept]
+
+    @classmethod
+    def on(cls, job: Job, make: Callable[[], Kept]) -> Work:
+        """What is made of the cell of a job."""
+        return cls(slot=job.slot, numbers=job.atoms.numbers.tolist(), make=make)
 
 
 OnRelaxation = Callable[[str], None]
@@ -104,10 +124,9 @@ class Bench:
         self.potential = CountingPotential(potential)
         self.store, self.warm = store, warm
         self.worker, self.workers = worker, workers
+        self._patient = True  # waits for what another worker is making
         self.on_relaxation = on_relaxation
-        self._here: dict[str, Relaxation] = {}
-        self._forces: dict[str, tuple[NDArray[np.float64], float]] = {}  # with the seconds they took
-        self._others: dict[str, Kept] = {}
+        self._here: dict[str, Kept] = {}
         self._there: set[str] = set()
         self._counted: set[str] = set()
         self._reused = Cost()
@@ -132,7 +151,28 @@ class Bench:
         StoreError
             When the store cannot be written.
         """
-        return self.share([self.key(job) for job in jobs], jobs, self._relax)
+        works = [self._relaxation(job) for job in jobs]
+        kept = self.share([self.key(job) for job in jobs], works, self._one)
+        return [_from_kept(k, job.atoms) for k, job in zip(kept, jobs, strict=True)]
+
+    def attempt_all(self, jobs: Sequence[Job]) -> list[Relaxation | str]:
+        """As :meth:`relax_all`; one that fails is a reason in its place, and the others go on.
+
+        Raises
+        ------
+        StoreError
+            When the store cannot be written.
+        """
+
+        def one(key: str, job: Job) -> Relaxation | str:
+            try:
+                return _from_kept(self._one(key, self._relaxation(job)), job.atoms)
+            except StoreError:
+                raise
+            except AldriverError as error:
+                return str(error)
+
+        return self.share([self.key(job) for job in jobs], jobs, one)
 
     def forces(self, jobs: Sequence[Job]) -> list[NDArray[np.float64]]:
         """Forces (N, 3), eV/Å, on all atoms of each cell as it is, whatever holds them; kept and shared as relaxations.
@@ -144,23 +184,47 @@ class Bench:
         StoreError
             When the store cannot be written.
         """
-        jobs = [replace(job, max_steps=0) for job in jobs]
-        return self.share([f"forces-{self.key(job)}" for job in jobs], jobs, self._evaluate)
+        keys = [f"forces-{self.key(replace(job, max_steps=0))}" for job in jobs]
+        works = [Work.on(job, partial(self._evaluate, job)) for job in jobs]
+        return [kept.displacement for kept in self.share(keys, works, self._one)]
 
-    def share(self, keys: Sequence[str], jobs: Sequence[J], one: _One[J, T]) -> list[T]:
-        """What `one` gives for each job, by key: first what no other worker is making, then the rest."""
-        found: dict[str, T] = {}
-        start = self.worker * len(jobs) // max(self.workers, 1)
-        todo = dict(zip([*keys[start:], *keys[:start]], [*jobs[start:], *jobs[:start]], strict=True))
-        for wait in (False, True):
-            for key, job in todo.items():
-                if key not in found:
-                    made = one(key, job, wait=wait)
-                    if made is not None:
-                        found[key] = made
-                        self._there.add(key)
-                        self.on_relaxation(job.slot)
+    def share(self, keys: Sequence[str], jobs: Sequence[J], one: Callable[[str, J], T]) -> list[T]:
+        """What `one` gives for each job, by key: as :meth:`each`, and for a key that comes twice once."""
+        todo = dict(zip(keys, jobs, strict=True))
+
+        def make(key: str) -> T:
+            made = one(key, todo[key])
+            self._there.add(key)
+            self.on_relaxation(todo[key].slot)
+            return made
+
+        found = dict(zip(todo, self.each(list(todo), make), strict=True))
         return [found[key] for key in keys]
+
+    def each(self, items: Sequence[Item], make: Callable[[Item], T]) -> list[T]:
+        """`make` of each of some independent items; those that need what another worker is making come last.
+
+        Each worker begins at another place of the list. It waits for another one only when nothing else is left: of
+        the items here and, where this is part of an item of another :meth:`each`, of those there.
+        """
+        found: dict[int, T] = {}
+        start = self.worker * len(items) // max(self.workers, 1)
+        todo = [*range(start, len(items)), *range(start)]
+        patient = self._patient
+        try:
+            while todo:
+                self._patient, before = False, len(todo)
+                for k in list(todo):
+                    with suppress(InFlight):
+                        found[k] = make(items[k])
+                        todo.remove(k)
+                if len(todo) == before:
+                    self._patient = patient
+                    found[todo[0]] = make(items[todo[0]])
+                    del todo[0]
+        finally:
+            self._patient = patient
+        return [found[k] for k in range(len(items))]
 
     def once(
         self,
@@ -170,7 +234,7 @@ class Bench:
         begin: Kept,
         make: Callable[[Kept], Kept],
     ) -> Kept:
-        """Work other than a relaxation, made once and kept like one; another worker that makes it is waited for.
+        """Work other than a relaxation, made once, kept and shared like one.
 
         Parameters
         ----------
@@ -189,19 +253,23 @@ class Bench:
             As :meth:`relax_all`.
         """
         key = _digest({"version": VERSION, "potential": self.potential.fingerprint, **what})
-        if key not in self._others:
-            kept = None if self.store is None else self.store.relaxation(key)
-            if kept is None and self.store is not None:
-                with self.store.claim(key, wait=True):
-                    kept = self.store.relaxation(key)  # perhaps it was finished while this worker waited
-                    if kept is None:
-                        kept = self._make_other(key, slot, self._previous(slot, numbers) or begin, make)
-                        self.store.keep_relaxation(key, self.potential.fingerprint, slot, numbers, kept)
-            self._others[key] = kept or self._make_other(key, slot, begin, make)
-        self.count(key, Cost(**{name: self._others[key].facts[name] for name in _COSTS}))
-        self._there.add(key)
-        self.on_relaxation(slot)
-        return self._others[key]
+        work = Work(slot=slot, numbers=numbers, make=lambda: make(self._previous(slot, numbers) or begin))
+        return self.share([key], [work], self._one)[0]
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """Hold `key` of the store for this worker, waiting for another one only where nothing else is to be done.
+
+        Raises
+        ------
+        InFlight
+            When another worker has it.
+        """
+        assert self.store is not None
+        with self.store.claim(key, wait=self._patient) as mine:
+            if not mine:
+                raise InFlight
+            yield
 
     @contextmanager
     def measure(self) -> Iterator[Cost]:
@@ -235,60 +303,23 @@ class Bench:
         }
         return _digest(content)
 
-    def _relax(self, key: str, job: Job, *, wait: bool) -> Relaxation | None:
-        """The relaxation, from memory, from the store or made now; None when another worker is making it."""
-        if key not in self._here and self.store is not None and (kept := self.store.relaxation(key)) is not None:
-            self._here[key] = _from_kept(kept, job.atoms)
-        if key in self._here:
-            self.count(key, self._here[key].cost)
-            return self._here[key]
-        if self.store is None:
-            self._here[key] = self._make(key, job)
-            return self._here[key]
-        with self.store.claim(key, wait=wait) as mine:
-            if not mine:
-                return None
-            kept = self.store.relaxation(key)  # perhaps it was finished while this worker waited
+    def _one(self, key: str, work: Work) -> Kept:
+        """A work from memory, from the store or made now."""
+        kept = self._here.get(key)
+        if kept is None and self.store is None:
+            kept = self._make(key, work)
+        elif kept is None and self.store is not None:
+            kept = self.store.relaxation(key)
             if kept is None:
-                relaxed = self._make(key, job)
-                kept = _to_keep(relaxed, job.atoms)
-                numbers = job.atoms.numbers.tolist()
-                self.store.keep_relaxation(key, self.potential.fingerprint, job.slot, numbers, kept)
-        self._here[key] = _from_kept(kept, job.atoms)
-        self.count(key, self._here[key].cost)
-        return self._here[key]
-
-    def _evaluate(self, key: str, job: Job, *, wait: bool) -> NDArray[np.float64] | None:
-        """Forces on a cell as it is, from memory, from the store or made now; None when another worker makes them."""
-        if key not in self._forces and self.store is not None and (kept := self.store.forces(key)) is not None:
-            self._forces[key] = kept
-        if key not in self._forces and self.store is None:
-            self._forces[key] = self._make_forces(key, job)
-        elif key not in self._forces and self.store is not None:
-            with self.store.claim(key, wait=wait) as mine:
-                if not mine:
-                    return None
-                kept = self.store.forces(key)
-                if kept is None:
-                    kept = self._make_forces(key, job)
-                    self.store.keep_forces(key, self.potential.fingerprint, job.slot, *kept)
-            self._forces[key] = kept
-        forces, seconds = self._forces[key]
-        self.count(key, Cost(force_calls=1, atom_calls=len(job.atoms), seconds=seconds))
-        return forces
-
-    def made(self, key: str) -> None:
-        """Note that the block of :meth:`measure` does this work itself."""
-        self._counted.add(key)
-
-    def _make_forces(self, key: str, job: Job) -> tuple[NDArray[np.float64], float]:
-        self.made(key)
-        with self.potential.measure() as cost:
-            try:
-                forces = self.potential.evaluate([job.atoms], stress=False)[0].forces
-            except AldriverError as error:
-                raise AldriverError(f"{job.slot}: {error}") from error
-        return forces, cost.seconds
+                with self.claim(key):
+                    kept = self.store.relaxation(key)  # perhaps it was finished while this worker waited
+                    if kept is None:
+                        kept = self._make(key, work)
+                        self.store.keep_relaxation(key, self.potential.fingerprint, work.slot, work.numbers, kept)
+        assert kept is not None
+        self._here[key] = kept
+        self.count(key, cost_of(kept))
+        return kept
 
     def count(self, key: str, cost: Cost) -> None:
         """Count what work had cost that the block of :meth:`measure` did not do itself, once."""
@@ -298,26 +329,27 @@ class Bench:
             self._reused.atom_calls += cost.atom_calls
             self._reused.seconds += cost.seconds
 
-    def _make(self, key: str, job: Job) -> Relaxation:
-        self.made(key)
-        atoms, warm = self._start(job)
+    def _make(self, key: str, work: Work) -> Kept:
+        self._counted.add(key)  # the block of `measure` does it itself
         with self.potential.measure() as cost:
             try:
-                relaxed = relax_positions(
-                    self.potential, atoms, fmax=job.fmax, max_steps=job.max_steps, optimizer=job.optimizer
-                )
+                made = work.make()
             except AldriverError as error:
-                raise AldriverError(f"{job.slot}: {error}") from error
-        return replace(relaxed, cost=cost, warm=warm)
+                raise AldriverError(f"{work.slot}: {error}") from error
+        return replace(made, facts=made.facts | asdict(cost))
 
-    def _make_other(self, key: str, slot: str, begin: Kept, make: Callable[[Kept], Kept]) -> Kept:
-        self._counted.add(key)
-        with self.potential.measure() as cost:
-            try:
-                made = make(begin)
-            except AldriverError as error:
-                raise AldriverError(f"{slot}: {error}") from error
-        return replace(made, facts={**made.facts, **{name: getattr(cost, name) for name in _COSTS}})
+    def _relaxation(self, job: Job) -> Work:
+        return Work.on(job, partial(self._relax, job))
+
+    def _relax(self, job: Job) -> Kept:
+        atoms, warm = self._start(job)
+        relaxed = relax_positions(
+            self.potential, atoms, fmax=job.fmax, max_steps=job.max_steps, optimizer=job.optimizer
+        )
+        return _to_keep(relaxed, job.atoms, warm)
+
+    def _evaluate(self, job: Job) -> Kept:
+        return Kept(facts={}, displacement=self.potential.evaluate([job.atoms], stress=False)[0].forces)
 
     def _previous(self, slot: str, numbers: Sequence[int]) -> Kept | None:
         """What the previous potential ended with."""
@@ -335,32 +367,31 @@ class Bench:
         return atoms, True
 
 
-_COSTS = ("force_calls", "atom_calls", "seconds")
+def cost_of(kept: Kept) -> Cost:
+    """What finished work took when it was made; nothing for what was only foreseen."""
+    return Cost(**{field.name: kept.facts.get(field.name, 0) for field in fields(Cost)})
 
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _to_keep(relaxed: Relaxation, start: Atoms) -> Kept:
+def _to_keep(relaxed: Relaxation, start: Atoms, warm: bool) -> Kept:
     facts = {
         "energy": relaxed.energy,
         "last_gain": relaxed.last_gain,
         "fmax": relaxed.fmax,
         "steps": relaxed.steps,
         "converged": relaxed.converged,
-        "warm": relaxed.warm,
-        "force_calls": relaxed.cost.force_calls,
-        "atom_calls": relaxed.cost.atom_calls,
-        "seconds": relaxed.cost.seconds,
+        "warm": warm,
     }
     moved = np.linalg.solve(np.asarray(start.cell).T, (relaxed.atoms.positions - start.positions).T).T
     return Kept(facts=facts, displacement=moved)
 
 
 def _from_kept(kept: Kept, start: Atoms) -> Relaxation:
-    facts = dict(kept.facts)
-    cost = Cost(**{name: facts.pop(name) for name in _COSTS})
+    cost = cost_of(kept)
+    facts = {name: value for name, value in kept.facts.items() if name not in asdict(cost)}
     atoms = start.copy()
     atoms.positions += kept.displacement @ np.asarray(atoms.cell)
     return Relaxation(atoms=atoms, cost=cost, **facts)

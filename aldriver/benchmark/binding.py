@@ -19,9 +19,8 @@ from ase import Atoms
 from ase.geometry import find_mic
 from numpy.typing import NDArray
 
-from aldriver.benchmark.attempts import attempt_all, shortfall
 from aldriver.benchmark.bench import Bench, Job
-from aldriver.benchmark.cases import conventional_cell, slot, supercell
+from aldriver.benchmark.cases import conventional_cell, slot, supercell, times
 from aldriver.benchmark.measure import Cost, Value
 from aldriver.benchmark.relax import Relaxation
 from aldriver.benchmark.vacancy import FORCE_TOLERANCE, MAX_STEPS, RATTLE
@@ -140,7 +139,7 @@ def compute(bench: Bench, case: Case, a: float, options: Binding) -> list[Value]
     ]
     jobs.append(Job(atoms=host.cell, slot=slot(case, "perfect"), max_steps=0))
     with bench.measure() as cost:
-        *found, perfect = attempt_all(bench, jobs)
+        *found, perfect = bench.attempt_all(jobs)
     single = dict(zip(known, found, strict=False))
     together = {p: (found[len(known) + k], sites[len(known) + k]) for k, p in enumerate(wanted)}
     return [_value(bench, host, p, perfect, single, together, cost) for p in pairs(options)]
@@ -158,18 +157,18 @@ def _value(
     unknown = [s for s in dict.fromkeys((pair.x, pair.y)) if s not in single]
     if unknown:
         reason = f"{bench.potential.name} does not know the element{'s' * (len(unknown) > 1)} {', '.join(unknown)}"
-        return Value(property=pair.name, value=None, unit="eV", converged=False, reason=reason, cost=cost)
+        return Value.missing(pair.name, "eV", reason, cost)
     if pair not in together:
-        size = "x".join(str(n) for n in host.case.supercell)
+        size = times(host.case.supercell)
         reason = f"shell {pair.shell} meets its own periodic images in a {size} cell; take a larger one"
-        return Value(property=pair.name, value=None, unit="eV", converged=False, reason=reason, cost=cost)
+        return Value.missing(pair.name, "eV", reason, cost)
     both, sites = together[pair]
     parts = [both, perfect, single[pair.x], single[pair.y]]
     failed = next((part for part in parts if isinstance(part, str)), "")
     made = [part for part in parts if not isinstance(part, str)]
     if failed:
-        return Value(property=pair.name, value=None, unit="eV", converged=False, reason=failed, cost=cost)
-    reason = next(filter(None, map(shortfall, made)), "") or host.left_site(made[0], sites)
+        return Value.missing(pair.name, "eV", failed, cost)
+    reason = next(filter(None, (part.shortfall for part in made)), "") or host.left_site(made[0], sites)
     reason = reason or host.left_site(made[2], {0: pair.x}) or host.left_site(made[3], {0: pair.y})
     return Value(
         property=pair.name,

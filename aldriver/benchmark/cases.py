@@ -47,7 +47,12 @@ def supercell(case: Case, a: float) -> Atoms:
 
 def slot(case: Case, what: str) -> str:
     """Name of a relaxation in a case's supercell, the same for every potential: ``bcc-Fe 4x4x4 vacancy``."""
-    return f"{case.name} {'x'.join(str(n) for n in case.supercell)} {what}"
+    return f"{case.name} {times(case.supercell)} {what}"
+
+
+def times(repeats: tuple[int, int, int]) -> str:
+    """Repeats of a cell as they are printed: ``4x4x4``."""
+    return "x".join(map(str, repeats))
 
 
 def case_by_name(name: str | Path, *, supercell: tuple[int, int, int] | None = None) -> Case:
@@ -77,6 +82,26 @@ def case_by_name(name: str | Path, *, supercell: tuple[int, int, int] | None = N
         except ValueError as error:
             raise InputError(f"{error}, or a structure file.") from error
     return Case.model_validate(fields if supercell is None else fields | {"supercell": supercell})
+
+
+def periodic_cell(path: str | Path, frame: int = -1) -> Atoms:
+    """Species, positions and cell of a frame of a structure file, periodic.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, or has no three-dimensional cell.
+    """
+    from ase.io import read
+
+    path = Path(path).expanduser()
+    try:
+        atoms = read(path, index=frame)
+    except Exception as error:
+        raise InputError(f"{path}: frame {frame} cannot be read as a structure ({error})") from error
+    if not isinstance(atoms, Atoms) or atoms.cell.rank < 3:
+        raise InputError(f"{path}: has no three-dimensional cell")
+    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
 
 
 def _from_file(path: Path) -> tuple[str, str, float]:

@@ -7,9 +7,10 @@ what follows for a generation ``gate.py``'s.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from aldriver.benchmark.dispersion import Dispersion
 from aldriver.benchmark.reference import Target, contradictions, published_targets, reference_sets
 from aldriver.benchmark.score import Key, Score, deviation, figures_of_merit, score, total
 from aldriver.core.errors import AldriverError, InputError
@@ -18,10 +19,11 @@ from aldriver.core.records import PropertyRecord, read_json
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What is compared: a potential and its records, of failed properties too."""
+    """What is compared: a potential and its records, of failed properties too, and its phonons by case."""
 
     name: str
     records: Sequence[PropertyRecord]
+    phonons: Mapping[str, Dispersion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,11 @@ def read_candidate(path: Path) -> Candidate:
     """
     try:
         data = read_json(path)
-        return Candidate(name=str(data["potential"]), records=[PropertyRecord(**r) for r in data["records"]])
+        return Candidate(
+            name=str(data["potential"]),
+            records=[PropertyRecord(**r) for r in data["records"]],
+            phonons={case: Dispersion(**curves) for case, curves in data.get("phonons", {}).items()},
+        )
     except (AldriverError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not a result of `aldriver benchmark --json {path.name}` ({str(error) or type(error).__name__})"

@@ -21,7 +21,8 @@ from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import slot, supercell
 from aldriver.benchmark.free_cell import relax_cell
 from aldriver.benchmark.measure import Value
-from aldriver.benchmark.self_interstitial import FORCE_TOLERANCE, MAX_STEPS, formation_value, unrelaxed
+from aldriver.benchmark.self_interstitial import FORCE_TOLERANCE, MAX_STEPS, formation_value
+from aldriver.core.errors import AldriverError
 from aldriver.core.recipe_benchmark import Case
 
 VERSION = 1
@@ -52,10 +53,15 @@ FARTHEST = 0.2  # lattice constants: the structures above are at least twice tha
 
 
 def compute(bench: Bench, case: Case, a: float) -> list[Value]:
-    """``di_interstitial_energy(...)`` of each configuration, eV; without a value in lattices other than diamond."""
+    """``di_interstitial_energy(...)`` of each configuration, eV.
+
+    Raises
+    ------
+    AldriverError
+        For a lattice other than diamond.
+    """
     if case.lattice != "diamond":
-        reason = f"these di-interstitials are those of diamond, not of {case.lattice}"
-        return [Value(property=p, value=None, unit="eV", converged=False, reason=reason) for p in PROPERTIES]
+        raise AldriverError(f"these di-interstitials are those of diamond, not of {case.lattice}")
     perfect = supercell(case, a)
     values = []
     for name in STRUCTURES:
@@ -64,7 +70,7 @@ def compute(bench: Bench, case: Case, a: float) -> list[Value]:
             energy = bench.energy(perfect, slot(case, "perfect"))
             relaxed = relax_cell(bench, start, slot(case, what), fmax=FORCE_TOLERANCE, max_steps=MAX_STEPS)
         formation = relaxed.energy - len(relaxed.atoms) / len(perfect) * energy
-        reason = unrelaxed(relaxed) or _moved(a, name, start, relaxed.atoms)
+        reason = relaxed.shortfall or _moved(a, name, start, relaxed.atoms)
         values.append(formation_value(f"di_interstitial_energy({name})", formation, relaxed, reason, cost))
     return values
 

@@ -108,12 +108,10 @@ def _barrier(
             )
     name = f"peierls_barrier({kind})"
     if wrong:
-        return Value(property=name, value=None, unit=UNIT, converged=False, reason=wrong, cost=cost)
+        return Value.missing(name, UNIT, wrong, cost)
     barrier, unequal = without_tilt(band)
-    reason = ""
-    if not band.converged:
-        reason = f"the band stopped after {band.steps} steps with {band.fmax * 1e3:.0f} meV/Å left"
-    elif unequal > max(UNEQUAL * barrier, UNEQUAL_EV):
+    reason = band.shortfall
+    if not reason and unequal > max(UNEQUAL * barrier, UNEQUAL_EV):
         reason = f"the two valleys differ by {unequal * 1e3:.0f} meV: make dislocation.radius_A larger"
     return Value(
         property=name,
@@ -134,9 +132,8 @@ def without_tilt(band: Band) -> tuple[float, float]:
 
 
 def _wrong(start: Relaxation, end: Relaxation) -> str:
-    for relaxed in (start, end):
-        if not relaxed.converged:
-            return f"a valley's relaxation stopped after {relaxed.steps} steps with {relaxed.fmax * 1e3:.0f} meV/Å left"
+    if shortfall := start.shortfall or end.shortfall:
+        return f"a valley of the dislocation: {shortfall}"
     if np.abs(end.atoms.positions - start.atoms.positions).max() < MOVED:
         return "both valleys have relaxed to the same place: there is no way between them"
     return ""

@@ -12,8 +12,7 @@ from ase import Atoms
 from ase.filters import UnitCellFilter
 from ase.optimize import LBFGS
 
-from aldriver.benchmark.bench import Bench
-from aldriver.benchmark.measure import Cost
+from aldriver.benchmark.bench import Bench, cost_of
 from aldriver.benchmark.relax import Relaxation
 from aldriver.benchmark.store import Kept
 from aldriver.core.frames import frame_hash
@@ -57,7 +56,7 @@ def relax_cell(bench: Bench, start: Atoms, slot: str, *, fmax: float, max_steps:
         return Kept(facts=made, displacement=_scaled(atoms) - _scaled(start))
 
     kept = bench.once(what, slot, start.numbers.tolist(), begin, make)
-    cost = Cost(**{name: kept.facts.get(name, 0) for name in ("force_calls", "atom_calls", "seconds")})
+    cost = cost_of(kept)
     return Relaxation(atoms=_placed(start, kept), cost=cost, **{name: kept.facts[name] for name in facts})
 
 

@@ -21,14 +21,13 @@ import numpy as np
 from ase import Atoms
 from ase.units import J, m
 
-from aldriver.benchmark.attempts import attempt_all, shortfall
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.bicrystal import Grains, bicrystal, changed, grains, lengthened
-from aldriver.benchmark.cases import conventional_cell
-from aldriver.benchmark.measure import Cost, Value
+from aldriver.benchmark.cases import conventional_cell, periodic_cell
+from aldriver.benchmark.measure import Value
 from aldriver.benchmark.oriented import plane_area
 from aldriver.benchmark.relax import Relaxation
-from aldriver.core.errors import AldriverError, InputError
+from aldriver.core.errors import AldriverError, StoreError
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_binding import GrainBoundary, KnownBoundary, parse_boundary
 
@@ -65,12 +64,12 @@ def compute(bench: Bench, case: Case, a: float, options: GrainBoundary) -> list[
         bulk = bench.energy(cell, f"{case.name} cell") / len(cell)
         starts = {name: _starts(p, options.shifts) for name, p in parts.items()}
         jobs = [_job(case, name, k, atoms) for name, cells in starts.items() for k, atoms in enumerate(cells)]
-        found = iter(attempt_all(bench, jobs))  # of all boundaries at once, so that workers share them
+        found = iter(bench.attempt_all(jobs))  # of all boundaries at once, so that workers share them
         relaxed = {name: [next(found) for _ in cells] for name, cells in starts.items()}
         kept = {name: _unchanged(parts[name], starts[name], relaxed[name]) for name in parts}
         values = [_built(bench, case, name, parts[name], kept[name], bulk) for name in parts]
         values += [_from_file(bench, case, a, known, bulk) for known in options.structures]
-    return [_with_cost(value, cost) for value in values]
+    return [replace(value, cost=cost) for value in values]
 
 
 def boundary_energy(relaxed: Relaxation, bulk: float, boundaries: int = 2) -> float:
@@ -101,22 +100,24 @@ def _unchanged(parts: Grains, starts: list[Atoms], relaxed: list[Relaxation | st
 def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Relaxation | str], bulk: float) -> Value:
     made = [r for r in relaxed if not isinstance(r, str)]
     if not made:
-        return _failed(name, str(relaxed[0]))
+        return Value.missing(_name(name), UNIT, str(relaxed[0]))
     best = min(made, key=lambda r: boundary_energy(r, bulk))
     steps = [-WIDER, 0.0, WIDER]
     try:
         others = bench.relax_all([_job(case, name, f"{s:+.1f} Å", lengthened(best.atoms, s)) for s in (-WIDER, WIDER)])
         curve = [boundary_energy(r, bulk) for r in (others[0], best, others[1])]
         bend, slope, _ = np.polyfit(steps, curve, 2)
-        if bend <= 0:
-            return _failed(name, "the energy has no minimum as the grains are moved apart")
-        width = float(np.clip(-slope / (2 * bend), -FARTHEST, FARTHEST))
+        if bend < 0:
+            return Value.missing(_name(name), UNIT, "the energy has no minimum as the grains are moved apart")
+        width = float(np.clip(-slope / (2 * bend), -FARTHEST, FARTHEST)) if bend else 0.0
         final = lengthened(best.atoms, width)
         (last,) = bench.relax_all([_job(case, name, "best width", final)])
+    except StoreError:
+        raise
     except AldriverError as error:
-        return _failed(name, str(error))
+        return Value.missing(_name(name), UNIT, str(error))
     far = f"its excess volume is beyond {FARTHEST:.1f} Å from the {EXCESS:.1f} Å it started with"
-    reason = shortfall(last) or changed(final, last.atoms, parts.nearest) or (far if abs(width) >= FARTHEST else "")
+    reason = last.shortfall or changed(final, last.atoms, parts.nearest) or (far if abs(width) >= FARTHEST else "")
     value = boundary_energy(last, bulk)
     return Value(
         property=_name(name),
@@ -130,12 +131,14 @@ def _built(bench: Bench, case: Case, name: str, parts: Grains, relaxed: list[Rel
 
 def _from_file(bench: Bench, case: Case, a: float, known: KnownBoundary, bulk: float) -> Value:
     try:
-        atoms = _read(known)
+        atoms = periodic_cell(known.file, known.frame)
         atoms.set_cell(atoms.cell * (a / known.a), scale_atoms=True)
         relaxed = bench.relax_all([_job(case, known.name, "from a file", atoms)])[0]
+    except StoreError:
+        raise
     except AldriverError as error:
-        return _failed(known.name, str(error))
-    reason = shortfall(relaxed)
+        return Value.missing(_name(known.name), UNIT, str(error))
+    reason = relaxed.shortfall
     return Value(
         property=_name(known.name),
         value=boundary_energy(relaxed, bulk, known.boundaries),
@@ -144,27 +147,6 @@ def _from_file(bench: Bench, case: Case, a: float, known: KnownBoundary, bulk: f
         converged=not reason,
         reason=reason,
     )
-
-
-def _read(known: KnownBoundary) -> Atoms:
-    from ase.io import read
-
-    path = Path(known.file).expanduser()
-    try:
-        atoms = read(path, index=known.frame)
-    except Exception as error:
-        raise InputError(f"{path}: frame {known.frame} cannot be read as a structure ({error})") from error
-    if not isinstance(atoms, Atoms) or atoms.cell.rank < 3:
-        raise InputError(f"{path}: has no three-dimensional cell")
-    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
-
-
-def _failed(name: str, reason: str) -> Value:
-    return Value(property=_name(name), value=None, unit=UNIT, converged=False, reason=reason)
-
-
-def _with_cost(value: Value, cost: Cost) -> Value:
-    return replace(value, cost=cost)
 
 
 def _name(name: str) -> str:

@@ -7,6 +7,7 @@ reported is ``phonon.py``'s business, what becomes of free energies ``qha.py``'s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +17,7 @@ from ase.units import _hplanck, _k, kB
 from numpy.typing import ArrayLike, NDArray
 
 from aldriver.benchmark.bench import Bench, Job
-from aldriver.benchmark.cases import conventional_cell
+from aldriver.benchmark.cases import conventional_cell, times
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_thermal import Phonon, Repeats
 
@@ -64,9 +65,10 @@ def harmonic(bench: Bench, case: Case, wanted: Sequence[tuple[float, Phonon]]) -
     One atom after the other is moved in as few directions as the symmetry asks for, and back where that is another
     geometry (K. Parlinski, Z. Q. Li, Y. Kawazoe, Phys. Rev. Lett. 78, 4063 (1997)).
     """
-    crystals = [_displaced(case, a, options) for a, options in wanted]
+    perfect = {(a, n): _crystal(case, a, n) for a, n in {(a, repeats(case, options)) for a, options in wanted}}
+    crystals = [_displaced(perfect[a, repeats(case, options)], options.displacement_A) for a, options in wanted]
     jobs = [
-        Job(atoms=_to_ase(cell), slot=f"{case.name} {_times(repeats(case, options))} phonon a={a:.4f} {k}")
+        Job(atoms=_to_ase(cell), slot=f"{case.name} {times(repeats(case, options))} phonon a={a:.4f} {k}")
         for (a, options), crystal in zip(wanted, crystals, strict=True)
         for k, cell in enumerate(crystal.supercells_with_displacements or [])
     ]
@@ -98,28 +100,28 @@ def heat_capacity(frequencies: ArrayLike, weights: ArrayLike, temperature: float
     return float(np.asarray(weights) @ ((x / 2 / np.sinh(x / 2)) ** 2).sum(axis=1))
 
 
-def _displaced(case: Case, a: float, options: Phonon) -> Phonopy:
+def _displaced(perfect: Phonopy, distance: float) -> Phonopy:
+    crystal = copy(perfect)  # shares the symmetry, whose search takes longer than all else here
+    crystal.generate_displacements(distance=distance)
+    return crystal
+
+
+def _crystal(case: Case, a: float, supercell: Repeats) -> Phonopy:
     from phonopy import Phonopy
     from phonopy.structure.atoms import PhonopyAtoms
 
     cell = conventional_cell(case, a)
-    crystal = Phonopy(
+    return Phonopy(
         PhonopyAtoms(
             numbers=cell.numbers,
             cell=np.asarray(cell.cell),
             scaled_positions=cell.get_scaled_positions(),
             masses=cell.get_masses(),
         ),
-        supercell_matrix=repeats(case, options),
+        supercell_matrix=supercell,
         primitive_matrix=PRIMITIVE.get(case.lattice, "P"),
     )
-    crystal.generate_displacements(distance=options.displacement_A)
-    return crystal
 
 
 def _to_ase(cell: object) -> Atoms:
     return Atoms(numbers=cell.numbers, scaled_positions=cell.scaled_positions, cell=cell.cell, pbc=True)  # type: ignore[attr-defined]
-
-
-def _times(numbers: Repeats) -> str:
-    return "x".join(str(n) for n in numbers)

@@ -63,10 +63,7 @@ def compute(bench: Bench, case: Case, a: float, options: Interstitial) -> list[V
     for element in options.elements:
         if obstacles[element]:
             names = units(case, options.model_copy(update={"elements": [element]}))
-            values += [
-                Value(property=name, value=None, unit="eV", converged=False, reason=obstacles[element])
-                for name in names
-            ]
+            values += [Value.missing(name, unit, obstacles[element]) for name, unit in names.items()]
         else:
             values += [_difference(bench, case, a, element, jobs), _barrier(bench, case, a, element, jobs, options)]
     return values
@@ -151,11 +148,8 @@ def _barrier(
 
 def _left(case: Case, a: float, element: str, site: str, start: Atoms, relaxed: Relaxation) -> str:
     """Why a relaxed solute is not on its site; empty when it is."""
-    if not relaxed.converged:
-        return (
-            f"{element} on the {site} site: the relaxation stopped after {relaxed.steps} steps with "
-            f"{relaxed.fmax * 1e3:.0f} meV/Å left"
-        )
+    if relaxed.shortfall:
+        return f"{element} on the {site} site: {relaxed.shortfall}"
     moved, _ = find_mic(relaxed.atoms.positions - start.positions, start.cell, start.pbc)
     distance = float(np.linalg.norm(moved[-1] - moved[:-1].mean(axis=0)))  # the host may drift as a whole
     if distance > APART[case.lattice] * a / 2:

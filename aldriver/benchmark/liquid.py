@@ -1,12 +1,16 @@
 """Liquids at zero pressure: density, first peak of the radial distribution function, and self-diffusion.
 
 A crystal is melted well above the temperature, brought to it, and sampled. Diffusion comes from the mean square
-displacement (A. Einstein, Ann. Phys. 322, 549 (1905)) in the periodic cell; what a larger cell would add (I.-C. Yeh,
-G. Hummer, J. Phys. Chem. B 108, 15873 (2004)) is not corrected for. Errors are those of blocks of the run. The MD is
-``md.py``'s.
+displacement (A. Einstein, Ann. Phys. 322, 549 (1905)) in the periodic cell. In an infinite one it would be larger by
+2.837 kT/(6πηL) with the viscosity η and the edge L of a cubic cell (I.-C. Yeh, G. Hummer, J. Phys. Chem. B 108, 15873
+(2004)); η is not measured here, so nothing is added. Errors are those of blocks of the run. The MD is ``md.py``'s.
 """
 
 from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -14,10 +18,11 @@ from ase.units import _amu
 from numpy.typing import NDArray
 
 from aldriver.benchmark.bench import Bench
-from aldriver.benchmark.cases import conventional_cell
+from aldriver.benchmark.cases import conventional_cell, periodic_cell, times
 from aldriver.benchmark.md import Run, Trajectory, block_mean, simulate
-from aldriver.benchmark.measure import Cost, Value
+from aldriver.benchmark.measure import Value
 from aldriver.benchmark.order import CrystalOrder
+from aldriver.core.errors import InputError
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_thermal import Liquid, Repeats
 
@@ -31,28 +36,47 @@ FROZEN = 0.5  # order of a crystal at its melting point
 
 def units(case: Case, options: Liquid | None = None) -> dict[str, str]:
     """Names and units of the values of a case."""
-    elements = sorted((options or Liquid()).composition) or [case.element]
+    options = options or Liquid()
+    elements = sorted(options.composition) or [case.element]
+    with suppress(InputError):  # a file that cannot be read is what the record says
+        if case.name in options.structures:
+            elements = sorted(set(periodic_cell(options.structures[case.name]).get_chemical_symbols()))
     return {"liquid_density": "g/cm^3", "rdf_first_peak": "Å", "rdf_first_peak_height": ""} | {
         f"self_diffusion({element})": "1e-9 m^2/s" for element in elements
     }
 
 
+def content(case: Case, options: Liquid) -> str:
+    """Digest of the file that is melted."""
+    path = options.structures.get(case.name, Path()).expanduser()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
 def compute(bench: Bench, case: Case, a: float, options: Liquid) -> list[Value]:
-    """``liquid_density``, ``rdf_first_peak`` and its height over all pairs, and ``self_diffusion`` of each element."""
-    repeats = options.supercell or case.supercell
-    cell = conventional_cell(case, a)
+    """``liquid_density``, ``rdf_first_peak`` and its height over all pairs, and ``self_diffusion`` of each element.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be read, or the potential does not know an element.
+    """
+    file = options.structures.get(case.name)
+    repeats = options.supercell or ((1, 1, 1) if file else case.supercell)
+    cell = periodic_cell(file) if file else conventional_cell(case, a)
     atoms = _mixed(cell.repeat(repeats), options)
     bench.potential.check_elements([atoms])
     order = CrystalOrder(cell, repeats)
     with bench.measure() as cost:
-        (hot,) = simulate(bench, [_run(case, options, repeats, atoms, "melted")], order.lost)
-        if not hot.stopped:
+        until = order.lost if order.crystalline else None
+        (hot,) = simulate(bench, [_run(case, options, repeats, atoms, "melted")], until)
+        if order.crystalline and not hot.stopped:
             at = options.melt_K or 2 * options.temperature_K
-            reason = f"it is still {case.lattice} after {options.equilibration} steps at {at:g} K"
-            return _none(case, options, reason, cost)
+            crystal = "a crystal" if file else case.lattice
+            reason = f"it is still {crystal} after {options.equilibration} steps at {at:g} K"
+            return [Value.missing(name, unit, reason, cost) for name, unit in units(case, options).items()]
         (ready,) = simulate(bench, [_run(case, options, repeats, hot.atoms, "settled")])
         (found,) = simulate(bench, [_run(case, options, repeats, ready.atoms, "sampled")])
-    frozen = max(order(p) for p in found.positions[-3:]) > FROZEN
+    frozen = order.crystalline and max(order(p) for p in found.positions[-3:]) > FROZEN
     boiled = found.volume[-1] > BOILED * atoms.get_volume()
     what = "frozen" if frozen else "boiled" if boiled else ""
     reason = f"it has {what} at {options.temperature_K:g} K" if what else ""
@@ -133,7 +157,7 @@ def _run(case: Case, options: Liquid, repeats: Repeats, atoms: Atoms, what: str)
     sampled = what == "sampled"
     return Run(
         atoms=atoms,
-        slot=f"{case.name} {'x'.join(map(str, repeats))} liquid {options.temperature_K:g} K {what}",
+        slot=f"{case.name} {times(repeats)} liquid {options.temperature_K:g} K {what}",
         temperature_K=(options.melt_K or 2 * options.temperature_K) if what == "melted" else options.temperature_K,
         pressure_GPa=None if what == "melted" else 0.0,  # it could boil
         steps=options.steps if sampled else options.equilibration,
@@ -153,10 +177,3 @@ def _mixed(atoms: Atoms, options: Liquid) -> Atoms:
         symbols = [s for s, n in zip(options.composition, counts, strict=True) for _ in range(n)]
         atoms.set_chemical_symbols(list(np.random.default_rng(options.seed).permutation(symbols)))
     return atoms
-
-
-def _none(case: Case, options: Liquid, reason: str, cost: Cost) -> list[Value]:
-    return [
-        Value(property=name, value=None, unit=unit, converged=False, reason=reason, cost=cost)
-        for name, unit in units(case, options).items()
-    ]

@@ -24,7 +24,7 @@ def compute(bench: Bench, case: Case, a: float) -> list[Value]:
         moments = bench.potential.evaluate([conventional_cell(case, a)], stress=False)[0].magmoms
     if moments is None:
         reason = f"{bench.potential.name} predicts no magnetic moments"
-        return [Value(property="magnetic_moment", value=None, unit="µB", converged=False, reason=reason, cost=cost)]
+        return [Value.missing("magnetic_moment", "µB", reason, cost)]
     return [
         Value(
             property="magnetic_moment",

@@ -115,11 +115,11 @@ def simulate(bench: Bench, runs: list[Run], until: Until | None = None) -> list[
         When the store cannot be written.
     """
 
-    def one(key: str, job: Run, *, wait: bool) -> Trajectory | None:
+    def one(key: str, job: Run) -> Trajectory:
         if bench.store is None:
             return _Engine(bench, key, job).run(until)
-        with bench.store.claim(key, wait=wait) as mine:
-            return _Engine(bench, key, job, bench.store.run(key)).run(until) if mine else None
+        with bench.claim(key):
+            return _Engine(bench, key, job, bench.store.run(key)).run(until)
 
     return bench.share([f"md-{run.key}-{bench.potential.fingerprint}" for run in runs], runs, one)
 

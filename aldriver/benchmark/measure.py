@@ -1,6 +1,6 @@
 """What the properties share: a potential that counts its force calls, what it cost, and a measured value.
 
-Which property is computed how is the business of ``lattice.py``, ``eos.py``, ``elastic.py`` and ``vacancy.py``.
+Which property is computed how is the business of the property modules.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class Value:
     converged: bool = True
     reason: str = ""
     cost: Cost = field(default_factory=Cost)
+
+    @classmethod
+    def missing(cls, name: str, unit: str, reason: str, cost: Cost | None = None) -> Value:
+        """One that could not be measured, and why."""
+        return cls(property=name, value=None, unit=unit, converged=False, reason=reason, cost=cost or Cost())
 
 
 class CountingPotential(Potential):

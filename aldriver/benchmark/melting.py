@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from aldriver.benchmark.bench import Bench
-from aldriver.benchmark.cases import conventional_cell
+from aldriver.benchmark.cases import conventional_cell, times
 from aldriver.benchmark.md import Run, simulate
 from aldriver.benchmark.measure import Value
 from aldriver.benchmark.order import CrystalOrder
@@ -34,7 +34,7 @@ def compute(bench: Bench, case: Case, a: float, options: Melting) -> list[Value]
     steps = round((options.end_K - options.start_K) / options.rate_K_per_ps * 1e3 / options.timestep_fs)
     run = Run(
         atoms=cell.repeat(repeats),
-        slot=f"{case.name} {'x'.join(map(str, repeats))} heated",
+        slot=f"{case.name} {times(repeats)} heated",
         temperature_K=options.start_K,
         end_K=options.end_K,
         pressure_GPa=0.0,
@@ -46,8 +46,7 @@ def compute(bench: Bench, case: Case, a: float, options: Melting) -> list[Value]
         (found,) = simulate(bench, [run], CrystalOrder(cell, repeats).lost)
     if not found.stopped:
         reason = f"still {case.lattice} at {options.end_K:.0f} K, where heating ends"
-        return [Value(property="crystal_stability_limit", value=None, unit="K", converged=False, reason=reason,
-                      cost=cost)]  # fmt: skip
+        return [Value.missing("crystal_stability_limit", "K", reason, cost)]
     heating = options.rate_K_per_ps * options.timestep_fs * 1e-3 * run.sample_every
     reached = options.start_K + heating * len(found.temperature)
     spread = reached * float(np.sqrt(2 / (3 * len(run.atoms) - 3)))

@@ -81,9 +81,6 @@ def vacancy_hop(bench: Bench, case: Case, a: float) -> Hop:
 
 def compute(bench: Bench, case: Case, a: float, options: Migration) -> list[Value]:
     """``vacancy_migration_energy`` (eV): the highest point of the band above the relaxed vacancy."""
-    if case.lattice not in NEIGHBOUR:
-        reason = f"no hop between first neighbours is known of {case.lattice}"
-        return [Value(property=p, value=None, unit="eV", converged=False, reason=reason) for p in PROPERTIES]
     with bench.measure() as cost:
         hop = vacancy_hop(bench, case, a)
         found = climb(
@@ -96,11 +93,7 @@ def compute(bench: Bench, case: Case, a: float, options: Migration) -> list[Valu
             max_steps=options.max_steps,
             exchange=hop.exchange,
         )
-    reason = (
-        f"the vacancy did not relax within {hop.relaxation.steps} steps"
-        if not hop.relaxation.converged
-        else unfinished(found)
-    )
+    reason = f"the vacancy: {hop.relaxation.shortfall}" if hop.relaxation.shortfall else unfinished(found)
     return [
         Value(
             property="vacancy_migration_energy",
@@ -116,8 +109,8 @@ def compute(bench: Bench, case: Case, a: float, options: Migration) -> list[Valu
 
 def unfinished(band: Band, *, equivalent: bool = True) -> str:
     """Why a band, between equivalent ends or others, is not to be trusted; empty when it is."""
-    if not band.converged:
-        return f"the band stopped after {band.steps} steps with {band.fmax * 1e3:.0f} meV/Å left"
+    if band.shortfall:
+        return band.shortfall
     if band.between > TOO_FEW:
         return f"too few images: between two of them the energy rises {band.between * 1e3:.0f} meV above the highest"
     if equivalent and abs(band.energies[-1]) > SAME_ENERGY:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 LOST = 0.3
 """Order below which a crystal is none any more: a hot one has some 0.6, a liquid of N atoms 1/√N."""
 PEAKS = 6
+SHORTEST = 1.0  # Å, spacing of the planes that make a peak
 WEAKEST = 0.4  # structure factor of an atom that makes a peak
 
 
@@ -23,19 +24,25 @@ class CrystalOrder:
     Parameters
     ----------
     cell
-        The conventional cell, of one element.
+        The conventional cell; any cell of a crystal. All atoms count as equal.
     repeats
         How often it is repeated in the supercell whose positions are judged.
     """
 
     def __init__(self, cell: Atoms, repeats: tuple[int, int, int]) -> None:
-        indices = np.array([g for g in product(range(-3, 4), repeat=3) if g > (0, 0, 0)])
+        reach = [max(3, int(length / SHORTEST)) for length in cell.cell.lengths()]
+        indices = np.array([g for g in product(*(range(-n, n + 1) for n in reach)) if g > (0, 0, 0)])
         factors = np.abs(np.exp(2j * np.pi * cell.get_scaled_positions() @ indices.T).mean(axis=0))
         strong = indices[factors > WEAKEST]
         lengths = np.linalg.norm(strong @ np.linalg.inv(np.asarray(cell.cell)).T, axis=1)
         first = np.argsort(lengths.round(6), kind="stable")[:PEAKS]
         self.waves = strong[first] * np.asarray(repeats)
         self.perfect = factors[factors > WEAKEST][first]
+
+    @property
+    def crystalline(self) -> bool:
+        """Whether the cell had any peaks; a glass or a liquid has none, and nothing to lose."""
+        return len(self.perfect) > 0
 
     def __call__(self, scaled: NDArray[np.float64]) -> float:
         """Of positions (N, 3) in units of the supercell's vectors."""

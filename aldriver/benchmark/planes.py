@@ -1,7 +1,8 @@
 """Crystals cut along a plane: perfect cells of a few layers, for faults within a plane and openings across one.
 
-Each cell has the smallest repeat unit of the plane and so one atom a layer. What is done to it, and what is read from
-it, is the property modules' business.
+Each cell has the smallest repeat unit of the plane and so one atom a layer; its third vector leads to the next repeat
+of the crystal, so that it can be opened or sheared, where the upright slabs of ``oriented.py`` cannot. What is done to
+it, and what is read from it, is the property modules' business.
 """
 
 from __future__ import annotations
@@ -13,13 +14,9 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from aldriver.benchmark.oriented import PRIMITIVE, shortest_pair
 from aldriver.core.recipe_benchmark import Case
 
-_PRIMITIVE = {
-    "bcc": np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / 2,
-    "fcc": np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2,
-}
-"""Vectors of the primitive cell in units of the lattice constant."""
 _REACH = 4
 """Lattice vectors are sought among combinations of the primitive ones up to this: enough for planes up to (112)."""
 
@@ -50,17 +47,14 @@ class Plane:
         """
         z = np.array(self.normal) / np.linalg.norm(self.normal)
         x = np.array(self.along) / np.linalg.norm(self.along)
-        turned = np.array(list(product(range(-_REACH, _REACH + 1), repeat=3))) @ _PRIMITIVE[self.lattice]
+        turned = np.array(list(product(range(-_REACH, _REACH + 1), repeat=3))) @ PRIMITIVE[self.lattice]
         turned = turned @ np.array([x, np.cross(z, x), z]).T
         turned = turned[np.lexsort(np.round(turned, 9).T[::-1])]  # ties are broken the same way everywhere
         turned = turned[np.argsort(np.round(np.linalg.norm(turned, axis=1), 9), kind="stable")]
         inside = turned[(np.abs(turned[:, 2]) < 1e-9) & (np.linalg.norm(turned, axis=1) > 1e-9)]
-        first = inside[0]
-        second = next(v for v in inside if abs(first[0] * v[1] - first[1] * v[0]) > 1e-9)
-        second = second if first[0] * second[1] > first[1] * second[0] else -second
         above = turned[turned[:, 2] > 1e-9]
         third = above[np.abs(above[:, 2] - above[:, 2].min()) < 1e-9][0]
-        return a * np.array([first, second, third])
+        return a * np.array([*shortest_pair(inside, np.array([0.0, 0.0, 1.0])), third])
 
     def spacing(self, a: float) -> float:
         """Distance of neighbouring layers, Å."""
@@ -69,7 +63,7 @@ class Plane:
     def area(self, a: float) -> float:
         """Area of the repeat unit, Å²."""
         first, second, _ = self.vectors(a)
-        return float(abs(first[0] * second[1] - first[1] * second[0]))
+        return float(np.linalg.norm(np.cross(first, second)))
 
 
 def layered(case: Case, a: float, plane: Plane, layers: int) -> Atoms:

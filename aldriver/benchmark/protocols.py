@@ -32,6 +32,7 @@ from aldriver.benchmark import (
     traction,
     vacancy,
 )
+from aldriver.benchmark.cases import times
 from aldriver.benchmark.measure import Value
 from aldriver.core.recipe_benchmark import Case
 
@@ -73,7 +74,7 @@ class Protocol:
 
     def label(self, case: Case) -> str:
         """Name and version as records show it, with the supercell where one matters."""
-        size = " " + "x".join(str(n) for n in case.supercell) if self.supercell else ""
+        size = f" {times(case.supercell)}" if self.supercell else ""
         return f"{self.name}/{self.version}{size}"
 
 

@@ -105,10 +105,7 @@ def compute(bench: Bench, case: Case, a: float, options: Qha) -> list[Value]:
     with bench.measure() as cost:
         crystal, trouble = _measured(bench, case, a, options)
     if trouble:
-        return [
-            Value(property=name, value=None, unit=unit, converged=False, reason=trouble, cost=cost)
-            for name, unit in units(case, options).items()
-        ]
+        return [Value.missing(name, unit, trouble, cost) for name, unit in units(case, options).items()]
     rest_volume, rest_energy, *_ = birch_murnaghan(crystal.volumes, crystal.energies)
     t = options.temperature_K
     wanted: dict[str, Callable[[QuasiHarmonic], float]] = {
@@ -147,6 +144,6 @@ def _value(name: str, unit: str, crystal: QuasiHarmonic, what: Callable[[QuasiHa
         n = len(crystal.volumes)
         parts = np.array([what(crystal.without(k)) for k in range(n)])
     except AldriverError as reason:
-        return Value(property=name, value=None, unit=unit, converged=False, reason=str(reason), cost=cost)
+        return Value.missing(name, unit, str(reason), cost)
     error = float(np.sqrt((n - 1) * np.mean((parts - parts.mean()) ** 2)))
     return Value(property=name, value=value, unit=unit, error=error, cost=cost)

@@ -48,6 +48,16 @@ class Relaxation:
     cost: Cost = field(default_factory=Cost)
     warm: bool = False
 
+    @property
+    def shortfall(self) -> str:
+        """Why it is not to be trusted; empty when it is."""
+        return "" if self.converged else f"the relaxation {stopped(self.steps, self.fmax)}"
+
+
+def stopped(steps: int, fmax: float) -> str:
+    """How something that met its step limit ended, `fmax` in eV/Å: a relaxation, a band."""
+    return f"stopped after {steps} steps with {fmax * 1e3:.0f} meV/Å left"
+
 
 def relax_positions(
     potential: Potential,

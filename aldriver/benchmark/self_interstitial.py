@@ -49,10 +49,7 @@ def configurations(case: Case) -> list[str]:
 
 
 def compute(bench: Bench, case: Case, a: float) -> list[Value]:
-    """``self_interstitial_energy(...)`` of each configuration of the lattice, eV; a reason if none is known."""
-    if not configurations(case):
-        reason = f"no self-interstitials are known of {case.lattice}"
-        return [Value(property=p, value=None, unit="eV", converged=False, reason=reason) for p in units(case)]
+    """``self_interstitial_energy(...)`` of each configuration of the lattice, eV."""
     perfect = supercell(case, a)
     jobs = {name: _job(case, a, name) for name in configurations(case)}
     bench.relax_all(list(jobs.values()))  # independent: workers share them
@@ -62,7 +59,7 @@ def compute(bench: Bench, case: Case, a: float) -> list[Value]:
             energy = bench.energy(perfect, slot(case, "perfect"))
             relaxed = bench.relax_all([job])[0]
         formation = relaxed.energy - len(relaxed.atoms) / len(perfect) * energy
-        reason = unrelaxed(relaxed) or _changed(case, a, name, relaxed.atoms)
+        reason = relaxed.shortfall or _changed(case, a, name, relaxed.atoms)
         values.append(formation_value(f"self_interstitial_energy({name})", formation, relaxed, reason, cost))
     return values
 
@@ -72,13 +69,6 @@ def formation_value(name: str, energy: float, relaxed: Relaxation, reason: str, 
     return Value(
         property=name, value=energy, unit="eV", error=relaxed.last_gain, converged=not reason, reason=reason, cost=cost
     )
-
-
-def unrelaxed(relaxed: Relaxation) -> str:
-    """Why a relaxation is not to be trusted; empty when it is."""
-    if relaxed.converged:
-        return ""
-    return f"the relaxation stopped after {relaxed.steps} steps with {relaxed.fmax * 1e3:.0f} meV/Å left"
 
 
 def with_interstitial(case: Case, a: float, name: str) -> Atoms:

@@ -36,7 +36,7 @@ MAX_STEPS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Path:
+class SlipLine:
     """A line on the γ surface.
 
     Attributes
@@ -52,27 +52,27 @@ class Path:
     symmetric: bool = False
 
 
-PATHS: Mapping[str, tuple[Path, ...]] = {
+SLIP_LINES: Mapping[str, tuple[SlipLine, ...]] = {
     "bcc": (
-        Path(
+        SlipLine(
             plane=Plane(name="110", lattice="bcc", normal=(1, -1, 0), along=(1, 1, 1)), length=0.75**0.5, symmetric=True
         ),
-        Path(plane=Plane(name="112", lattice="bcc", normal=(1, 1, -2), along=(1, 1, 1)), length=0.75**0.5),
+        SlipLine(plane=Plane(name="112", lattice="bcc", normal=(1, 1, -2), along=(1, 1, 1)), length=0.75**0.5),
     ),
-    "fcc": (Path(plane=Plane(name="111", lattice="fcc", normal=(1, 1, 1), along=(1, 1, -2)), length=6**-0.5),),
+    "fcc": (SlipLine(plane=Plane(name="111", lattice="fcc", normal=(1, 1, 1), along=(1, 1, -2)), length=6**-0.5),),
 }
 
 
 def units(case: Case, options: StackingFault) -> dict[str, str]:
     """Names of the values of a case: the maximum of each line, the intrinsic fault, and the points between."""
-    if case.lattice not in PATHS:
+    if case.lattice not in SLIP_LINES:
         return {"unstable_fault_energy": UNIT}
     names = []
-    for path in PATHS[case.lattice]:
-        names.append(f"unstable_fault_energy({path.plane.name})")
+    for line in SLIP_LINES[case.lattice]:
+        names.append(f"unstable_fault_energy({line.plane.name})")
         if case.lattice == "fcc":
-            names.append(f"stacking_fault_energy({path.plane.name})")
-        names += [f"fault_energy({path.plane.name},{x:g})" for x in _shifts(options)[1:-1]]
+            names.append(f"stacking_fault_energy({line.plane.name})")
+        names += [f"fault_energy({line.plane.name},{x:g})" for x in _shifts(options)[1:-1]]
     return dict.fromkeys(names, UNIT)
 
 
@@ -84,16 +84,16 @@ def compute(bench: Bench, case: Case, a: float, options: StackingFault) -> list[
     AldriverError
         For a lattice without a line here (diamond).
     """
-    if case.lattice not in PATHS:
+    if case.lattice not in SLIP_LINES:
         raise AldriverError(f"faults are measured in bcc and fcc crystals; {case.name} is {case.lattice}")
-    return [value for path in PATHS[case.lattice] for value in _line(bench, case, a, path, options)]
+    return [value for line in SLIP_LINES[case.lattice] for value in _values(bench, case, a, line, options)]
 
 
-def faulted(case: Case, a: float, path: Path, shift: float, layers: int) -> Atoms:
-    """Cell with one fault: `shift` runs from 0 to 1 along the path; the atoms are free to move along the normal."""
-    atoms = layered(case, a, path.plane, layers)
+def faulted(case: Case, a: float, line: SlipLine, shift: float, layers: int) -> Atoms:
+    """Cell with one fault: `shift` runs from 0 to 1 along the line; the atoms are free to move along the normal."""
+    atoms = layered(case, a, line.plane, layers)
     cell = np.array(atoms.cell)
-    cell[2, 0] += shift * path.length * a
+    cell[2, 0] += shift * line.length * a
     atoms.set_cell(cell)
     atoms.set_constraint(FixCartesian(list(range(layers)), (True, True, False)))
     return atoms
@@ -103,13 +103,13 @@ def _shifts(options: StackingFault) -> NDArray[np.float64]:
     return np.round(np.linspace(0.0, 1.0, options.intervals + 1), 6)
 
 
-def _line(bench: Bench, case: Case, a: float, path: Path, options: StackingFault) -> list[Value]:
-    shifts, plane = _shifts(options), path.plane
+def _values(bench: Bench, case: Case, a: float, line: SlipLine, options: StackingFault) -> list[Value]:
+    shifts, plane = _shifts(options), line.plane
     layers = layers_of(plane, case.a, options.thickness_A)  # of the start: the same for every potential
-    wanted = [x for x in shifts if x <= 0.5 or not path.symmetric]
+    wanted = [x for x in shifts if x <= 0.5 or not line.symmetric]
     jobs = [
         Job(
-            atoms=faulted(case, a, path, x, layers),
+            atoms=faulted(case, a, line, x, layers),
             slot=f"{case.name} fault {plane.name} {layers} layers {x:g}",
             fmax=FORCE_TOLERANCE,
             max_steps=MAX_STEPS if x else 0,
@@ -118,7 +118,7 @@ def _line(bench: Bench, case: Case, a: float, path: Path, options: StackingFault
     ]
     with bench.measure() as cost:
         made = dict(zip(wanted, bench.relax_all(jobs), strict=True))
-    relaxed = [made[round(min(x, 1 - x), 6) if path.symmetric else x] for x in shifts]
+    relaxed = [made[round(min(x, 1 - x), 6) if line.symmetric else x] for x in shifts]
     scale = m**2 / J / plane.area(a)
     energies = scale * (np.array([r.energy for r in relaxed]) - relaxed[0].energy)
     gains = scale * np.array([r.last_gain for r in relaxed])
@@ -134,12 +134,11 @@ def _line(bench: Bench, case: Case, a: float, path: Path, options: StackingFault
 
 
 def _value(name: str, energy: float, error: float, relaxed: list[Relaxation], cost: Cost) -> Value:
-    stopped = [r for r in relaxed if not r.converged]
+    stopped = max((r for r in relaxed if not r.converged), key=lambda r: r.fmax, default=None)
     reason = "the crystal gains energy when it is sheared" if energy < -1e-3 else ""
-    if stopped:
-        worst = max(stopped, key=lambda r: r.fmax)
-        reason = f"a relaxation stopped after {worst.steps} steps with {worst.fmax * 1e3:.0f} meV/Å left"
+    if stopped is not None:
+        reason = stopped.shortfall
     return Value(
-        property=name, value=float(energy), unit=UNIT, error=float(error), converged=not stopped, reason=reason,
+        property=name, value=float(energy), unit=UNIT, error=float(error), converged=stopped is None, reason=reason,
         cost=cost,
     )  # fmt: skip

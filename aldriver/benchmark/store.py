@@ -33,10 +33,6 @@ create table if not exists relaxation (
     facts text not null, displacement blob not null
 );
 create index if not exists relaxation_slot on relaxation (slot, done);
-create table if not exists forces (
-    key text primary key, potential text not null, slot text not null, seconds real not null,
-    forces blob not null
-);
 create table if not exists run (key text primary key, potential text not null, slot text not null, state blob not null);
 create table if not exists property (key text primary key, potential text not null, records text not null);
 """
@@ -44,7 +40,10 @@ create table if not exists property (key text primary key, potential text not nu
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A finished relaxation: plain facts, and what the atoms moved, (N, 3) in units of the cell's vectors."""
+    """Finished work: plain facts, and what the atoms moved in units of the cell's vectors, or the forces on them, eV/Å.
+
+    (N, 3); of a band (images × N, 3).
+    """
 
     facts: dict[str, Any]
     displacement: NDArray[np.float64]
@@ -97,15 +96,6 @@ class Store:
             "insert or ignore into relaxation values (?, ?, ?, ?, ?, ?, ?)",
             key, potential, slot, _numbers(numbers), time.time(), dumps(it.facts, indent=None), _blob(it.displacement),
         )  # fmt: skip
-
-    def forces(self, key: str) -> tuple[NDArray[np.float64], float] | None:
-        """The forces of a key (N, 3), eV/Å, and the seconds they took, if they are there."""
-        rows = self._read("select forces, seconds from forces where key = ?", key)
-        return (_array(rows[0][0]), rows[0][1]) if rows else None
-
-    def keep_forces(self, key: str, potential: str, slot: str, forces: NDArray[np.float64], seconds: float) -> None:
-        """Write the forces of a fixed geometry and the seconds they took."""
-        self._write("insert or ignore into forces values (?, ?, ?, ?, ?)", key, potential, slot, seconds, _blob(forces))
 
     def run(self, key: str) -> dict[str, NDArray[Any]] | None:
         """The latest state of an MD run, if there is one."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aldriver.benchmark import elastic
-from aldriver.benchmark.bench import Bench
+from aldriver.benchmark.bench import Bench, InFlight
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Cost, Value
 from aldriver.benchmark.plan import PlanningBench
@@ -54,8 +54,8 @@ def run_suite(
     on_record, on_relaxation
         Called with each record as soon as it is there, and after each relaxation.
     worker, workers
-        Which of how many workers on the same `cache_dir` this is: each begins elsewhere in the suite, and they never
-        make the same relaxation.
+        Which of how many workers on the same `cache_dir` this is: each begins elsewhere in the suite, they never make
+        the same relaxation, band or MD run, and one that meets what another is making goes on with other properties.
 
     Returns
     -------
@@ -92,10 +92,13 @@ def run_suite(
                 found[case.name, name] = _run(protocol, bench, relaxed, options, *at[:1])
         return found[case.name, name]
 
-    for case, name in _from_elsewhere(settings, worker, workers):
+    def told(task: tuple[Case, str]) -> None:
+        case, name = task
         for record in once(name, case):
             if on_record is not None:
                 on_record(record)
+
+    bench.each([(case, name) for case in settings.cases for name in settings.properties], told)
     return [record for case in settings.cases for name in settings.properties for record in found[case.name, name]]
 
 
@@ -109,23 +112,17 @@ def relaxations(settings: Benchmark) -> int:
     return len(bench.asked)
 
 
-def _from_elsewhere(settings: Benchmark, worker: int, workers: int) -> list[tuple[Case, str]]:
-    """Cases and properties, in the order in which this worker goes through them."""
-    tasks: list[tuple[Case, str]] = [(case, name) for case in settings.cases for name in settings.properties]
-    start = worker * len(tasks) // max(workers, 1)
-    return tasks[start:] + tasks[:start]
-
-
 def _options(protocol: Protocol, settings: Benchmark) -> tuple[Any, ...]:
     return (getattr(settings, protocol.name),) if protocol.options else ()
 
 
-def units(settings: Benchmark) -> dict[tuple[str, str], str]:
-    """Unit of each value there can be of a suite's cases, by case and property, whether it is asked for or not."""
+def units(settings: Benchmark, *, asked_for: bool = False) -> dict[tuple[str, str], str]:
+    """Unit of each value there can be of a suite's cases, by case and property; of those asked for, or of all."""
     return {
         (case.name, value): unit
         for case in settings.cases
         for name, protocol in PROTOCOLS.items()
+        if not asked_for or name in settings.properties
         for value, unit in protocol.units(case, getattr(settings, name, None)).items()
     }
 
@@ -154,7 +151,7 @@ def _run(
     with bench.measure() as spent:
         try:
             values = protocol.compute(bench, case, *lattice_constant, *options)
-        except StoreError:
+        except (StoreError, InFlight):
             raise
         except Exception as error:
             values = None
@@ -203,11 +200,7 @@ def _without(
 ) -> list[PropertyRecord]:
     """A record without a value for each property of a protocol."""
     return [
-        _record(
-            Value(property=name, value=None, unit=unit, converged=False, reason=reason, cost=cost or Cost()),
-            case,
-            protocol,
-        )
+        _record(Value.missing(name, unit, reason, cost), case, protocol)
         for name, unit in protocol.units(case, *(options or (None,))).items()
     ]
 

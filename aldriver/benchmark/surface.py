@@ -10,7 +10,6 @@ from __future__ import annotations
 from ase import Atoms
 from ase.units import J, m
 
-from aldriver.benchmark.attempts import attempt_all, shortfall
 from aldriver.benchmark.bench import Bench, Job
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.measure import Value
@@ -53,24 +52,21 @@ def compute(bench: Bench, case: Case, a: float, options: Surface) -> list[Value]
     ]
     with bench.measure() as cost:
         bulk = bench.energy(cell, f"{case.name} cell") / len(cell)
-        found = attempt_all(bench, jobs)
+        found = bench.attempt_all(jobs)
     values = []
     for plane, relaxed in zip(options.planes, found, strict=True):
         if isinstance(relaxed, str):
-            values.append(
-                Value(property=_name(plane), value=None, unit=UNIT, converged=False, reason=relaxed, cost=cost)
-            )
+            values.append(Value.missing(_name(plane), UNIT, relaxed, cost))
             continue
         per_area = m**2 / J / (2 * plane_area(relaxed.atoms))
-        reason = shortfall(relaxed)
         values.append(
             Value(
                 property=_name(plane),
                 value=(relaxed.energy - len(relaxed.atoms) * bulk) * per_area,
                 unit=UNIT,
                 error=relaxed.last_gain * per_area,
-                converged=not reason,
-                reason=reason,
+                converged=relaxed.converged,
+                reason=relaxed.shortfall,
                 cost=cost,
             )
         )

@@ -13,7 +13,7 @@ from ase.units import J, mol
 from numpy.typing import NDArray
 
 from aldriver.benchmark.bench import Bench
-from aldriver.benchmark.cases import conventional_cell
+from aldriver.benchmark.cases import conventional_cell, times
 from aldriver.benchmark.md import Run, block_mean, simulate
 from aldriver.benchmark.measure import Value
 from aldriver.benchmark.order import CrystalOrder
@@ -35,7 +35,7 @@ def compute(bench: Bench, case: Case, a: float, options: ThermalMd) -> list[Valu
     runs = [
         Run(
             atoms=atoms,
-            slot=f"{case.name} {'x'.join(map(str, repeats))} MD {t:g} K",
+            slot=f"{case.name} {times(repeats)} MD {t:g} K",
             temperature_K=t,
             pressure_GPa=0.0,
             steps=options.steps,

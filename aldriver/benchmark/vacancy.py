@@ -56,16 +56,14 @@ def compute(bench: Bench, case: Case, a: float) -> list[Value]:
     """``vacancy_formation_energy`` (eV); its error is what the last relaxation step gained."""
     with bench.measure() as cost:
         found = vacancy_formation(bench, case, a)
-    left = found.relaxation
-    reason = f"the relaxation stopped after {left.steps} steps with {left.fmax * 1e3:.0f} meV/Å left"
     return [
         Value(
             property="vacancy_formation_energy",
             value=found.energy,
             unit="eV",
-            error=left.last_gain,
-            converged=left.converged,
-            reason="" if left.converged else reason,
+            error=found.relaxation.last_gain,
+            converged=found.relaxation.converged,
+            reason=found.relaxation.shortfall,
             cost=cost,
         )
     ]

@@ -63,10 +63,12 @@ def benchmark(
     settings = suite_settings(suite, structure or [], properties, _supercell(supercell))
     subject = _subject(potential, reference, spec, labels, device)
     from aldriver.benchmark.comparison import Candidate, compare
+    from aldriver.benchmark.dispersion import dispersions
     from aldriver.cli.compare import targets
 
     wanted = None if reference in (None, DFT) else targets(str(reference))
     loaded, records = measured(subject, settings, cache=cache, workers=workers)
+    curves = dispersions(loaded, settings, records, cache) if json_to is not None else {}
     found = compare([Candidate(name=loaded.name, records=records)], wanted)
     result = {
         "potential": loaded.name,
@@ -74,7 +76,7 @@ def benchmark(
         "records": records,
         "score": found.scores[loaded.name],
         "warnings": found.warnings,
-    }
+    } | ({"phonons": curves} if curves else {})
     if not emit(result, json_to):
         _show(records, found)
     if any(r.value is None or not r.converged for r in records):

@@ -60,7 +60,7 @@ def compare(
     if html is not None:
         from aldriver.report.verdict import write_page
 
-        write_page(found, html)
+        write_page(found, html, candidates)
     if not emit(found, json_to):
         _show(found)
         if html is not None:
@@ -100,6 +100,7 @@ def _candidates(
     name: str, settings: Benchmark | None, *, workers: int, cache: Path | None, device: str
 ) -> list[Candidate]:
     from aldriver.benchmark.comparison import Candidate, read_candidate
+    from aldriver.benchmark.dispersion import dispersions
 
     path = Path(name)
     if (path / CAMPAIGN_FILE).is_file():
@@ -114,7 +115,8 @@ def _candidates(
     from aldriver.workflow.measuring import Subject
 
     loaded, records = measured(Subject(potential=name, device=device), settings, cache=cache, workers=workers)
-    return [Candidate(name=loaded.name, records=records)]
+    curves = dispersions(loaded, settings, records, cache)
+    return [Candidate(name=loaded.name, records=records, phonons=curves)]
 
 
 def _generations(path: Path) -> list[Candidate]:

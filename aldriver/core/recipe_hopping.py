@@ -7,8 +7,8 @@ from pydantic import Field, field_validator
 from aldriver.core.section import Element, Positive, Section
 
 
-class Path(Section):
-    """Of the band between two relaxed cells."""
+class Hopping(Section):
+    """The band between two relaxed cells."""
 
     images: int = Field(default=5, ge=1, le=21, description="images between the ends, an odd number")
     fmax_eV_A: Positive = Field(default=0.02, description="largest force on the band when it is converged")
@@ -22,11 +22,11 @@ class Path(Section):
         return images
 
 
-class Migration(Path):
+class Migration(Hopping):
     """Vacancy migration."""
 
 
-class Interstitial(Path):
+class Interstitial(Hopping):
     """Interstitial solutes."""
 
     elements: list[Element] = Field(default=["C", "N", "O"], min_length=1, description="solutes")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, field_validator, model_validator
 
 from aldriver.core.section import Element, Positive, Section
@@ -45,11 +47,22 @@ class Liquid(Section):
     composition: dict[Element, Positive] = Field(
         default_factory=dict, description="parts of each element, put on random sites; default the element of the case"
     )
-    supercell: Repeats | None = Field(default=None, description="of the conventional cell; default that of the case")
+    structures: dict[str, Path] = Field(
+        default_factory=dict, description="case: file with what is melted in place of its crystal, of any composition"
+    )
+    supercell: Repeats | None = Field(
+        default=None, description="of the conventional cell, default that of the case; of a file, default 1×1×1"
+    )
     steps: int = Field(default=20_000, ge=100, description="sampled")
     equilibration: int = Field(default=5_000, ge=10, description="steps at the temperature before, and at most to melt")
     timestep_fs: Positive = Field(default=2.0, description="of the MD")
     seed: int = Field(default=0, description="of velocities, heat bath and sites")
+
+    @model_validator(mode="after")
+    def _one_composition(self) -> Liquid:
+        if self.composition and self.structures:
+            raise ValueError("give composition or structures, not both: a file has its own composition")
+        return self
 
 
 class Melting(Section):

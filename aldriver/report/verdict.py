@@ -5,6 +5,7 @@ What the numbers are is the benchmark's business (``aldriver.benchmark.compariso
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,13 @@ def comparison_table(found: Comparison) -> str:
     return made + (f'<ol class="remarks">{remarks}</ol>' if notes else "") + warned
 
 
-def write_page(found: Comparison, out: Path) -> None:
-    """The comparison as one HTML page that loads nothing from a network."""
+def write_page(found: Comparison, out: Path, candidates: Sequence[Candidate] = ()) -> None:
+    """The comparison, and the phonons of the candidates, as one HTML page that loads nothing from a network."""
     from aldriver.core.store import atomic_write, disk_errors
     from aldriver.report.html import document, grid
+    from aldriver.report.phonons import phonon_figures
 
+    phonons = phonon_figures(candidates)
     plots = [score_figure(found), deviation_figure(found)]
     sources = sorted({row.reference.source for row in found.rows if row.reference is not None})
     listed = "".join(f"<li>{escape(source)}</li>" for source in sources) or "<li>none</li>"
@@ -147,9 +150,13 @@ def write_page(found: Comparison, out: Path) -> None:
         sections=[
             ("scores", "Scores", "How near each potential comes to the reference.", grid(plots)),
             ("values", "Values", "Each with its numerical error and its deviation.", comparison_table(found)),
+            *(
+                [("phonons", "Phonons", "Of each crystal, the potentials over each other.", grid(phonons))]
+                * bool(phonons)
+            ),
             ("sources", "Sources", "Where the reference comes from.", f"<ul>{listed}</ul>"),
         ],
-        figures=plots,
+        figures=[*plots, *phonons],
     )
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """How a property depends on a size: ``python -m aldriver.testing.convergence POTENTIAL CASE PROPERTY NAME=V1,V2,...``.
 
 Prints a Markdown table for ``docs/``. NAME is ``supercell`` (4 stands for 4x4x4) or an option of the property's block,
-e.g. ``surface.layers=8,12,16``. What a property is, is its own module's business.
+e.g. ``surface.thickness_A=12,16,24``. What a property is, is its own module's business.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def reference_stage(campaign: Campaign, generation: int, index: int = 0) -> None
     from aldriver.benchmark.suite import units
     from aldriver.core.frames import write_frames
 
-    check_rules(campaign.recipe.gate, [name for _, name in units(campaign.recipe.benchmark)])
+    check_rules(campaign.recipe.gate, [name for _, name in units(campaign.recipe.benchmark, asked_for=True)])
     with publishing(campaign, "reference", 0, final) as (tmp, progress):
         (tmp / "records.json").write_text(dumps(_reference_records(campaign, progress)))
         frames = _test_frames(campaign, progress)

@@ -129,3 +129,15 @@ def test_without_hydrogen_or_on_bcc_is_a_reason(cu, fe):
         records = run_suite(potential, Benchmark(properties=["adsorption"], cases=[case]), cache_dir=None)
         assert len(records) == 6
         assert all(r.value is None and words in r.reason for r in records)
+
+
+def test_a_saddle_point_that_is_another_one_is_a_reason(toy, fcc_cu, monkeypatch):
+    """Where the atoms should be on the one side and the molecule on the other it is the other way round, or too early."""
+    bench, options = Bench(toy), SMALL.model_copy(update={"images": 5})
+    monkeypatch.setattr(adsorption, "ASIDE", -adsorption.ASIDE)
+    barrier, energy = adsorption.compute(bench, fcc_cu, 3.615, options)
+    assert (barrier.converged, energy.converged) == (False, True)
+    assert "the saddle point is another one" in barrier.reason
+    monkeypatch.setattr(adsorption, "SADDLE_STEPS", 1)
+    barrier, _ = adsorption.compute(bench, fcc_cu, 3.615, options)
+    assert not barrier.converged and "stopped after 1 steps" in barrier.reason

@@ -12,6 +12,8 @@ from aldriver.benchmark.di_interstitial import with_pair
 from aldriver.benchmark.free_cell import relax_cell
 from aldriver.benchmark.lattice import relax_lattice
 from aldriver.benchmark.store import Store
+from aldriver.benchmark.suite import run_suite
+from aldriver.core.recipe_benchmark import Benchmark
 
 SI = case_by_name("diamond-Si")
 
@@ -86,6 +88,14 @@ def test_what_falls_apart_is_named(sw_si, monkeypatch):
 
 
 def test_other_lattices_have_records_with_a_reason(fe, bcc_fe):
-    values = di_interstitial.compute(Bench(fe), bcc_fe, 2.8553)
-    assert [v.property for v in values] == list(di_interstitial.PROPERTIES)
-    assert all(v.value is None and not v.converged and "not of bcc" in v.reason for v in values)
+    records = run_suite(fe, Benchmark(properties=["di_interstitial"], cases=[bcc_fe]), cache_dir=None)
+    assert [r.property for r in records] == list(di_interstitial.PROPERTIES)
+    assert all(r.value is None and not r.converged and "not of bcc" in r.reason for r in records)
+
+
+def test_a_step_limit_is_named(sw_si, monkeypatch):
+    monkeypatch.setattr(di_interstitial, "MAX_STEPS", 2)
+    monkeypatch.setattr(di_interstitial, "STRUCTURES", {"TT": di_interstitial.STRUCTURES["TT"]})
+    (value,) = di_interstitial.compute(Bench(sw_si), SI, 5.431)
+    assert not value.converged
+    assert "stopped after 2 steps" in value.reason

@@ -25,10 +25,15 @@ def test_a_circuit_around_the_line_closes_by_a_burgers_vector(bcc_fe, kind, burg
     held = start.constraints[0].index
     assert (held == end.constraints[0].index).all()
     assert np.abs(start.positions[held] - end.positions[held]).max() < 1e-9
-    if kind == "screw":
-        from matscipy.dislocation import BCCScrew111Dislocation
-
-        assert np.linalg.norm(BCCScrew111Dislocation.burgers_dimensionless) == pytest.approx(burgers / A)
+    away = start.positions[:, :2] - start.cell.diagonal()[:2] / 2
+    radius, angle = np.linalg.norm(away, axis=1), np.arctan2(away[:, 1], away[:, 0])
+    ring = np.flatnonzero((radius > 14) & (radius < 18))
+    ring = ring[np.argsort(angle[ring])]
+    along, spacing = (2, burgers / 3) if kind == "screw" else (0, A / 2)  # of the planes that the circuit crosses
+    phase = 2 * np.pi * start.positions[[*ring, ring[0]], along] / spacing
+    steps = np.diff(phase)
+    shift = spacing * (steps - 2 * np.pi * np.round(steps / (2 * np.pi))).sum() / (2 * np.pi)
+    assert abs(shift) == pytest.approx(burgers, abs=1e-6)
 
 
 def test_as_many_atoms_at_any_lattice_constant(bcc_fe):
@@ -74,6 +79,13 @@ def test_what_is_no_path_is_a_reason(fe, bcc_fe, monkeypatch):
     monkeypatch.setattr(dislocation, "MAX_STEPS", 1)
     (value,) = dislocation.compute(bench, bcc_fe, A, SMALL)
     assert value.value is None and "stopped after 1 steps" in value.reason
+
+
+def test_a_band_that_stops_early_says_so(fe, bcc_fe, monkeypatch):
+    monkeypatch.setattr(dislocation, "climb", lambda *ends, **settings: climb(*ends, **settings | {"max_steps": 2}))
+    (value,) = dislocation.compute(Bench(fe), bcc_fe, A, SMALL)
+    assert not value.converged
+    assert "the band stopped after 2 steps" in value.reason
 
 
 def test_unequal_valleys_are_not_trusted(fe, bcc_fe, monkeypatch):

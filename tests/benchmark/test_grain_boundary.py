@@ -145,6 +145,12 @@ def test_a_file_that_is_not_there_is_a_record_with_a_reason(fe, bcc_fe, tmp_path
     assert found.value is None and "cannot be read" in found.reason
 
 
+def test_one_that_stops_early_says_so(fe, bcc_fe, monkeypatch):
+    monkeypatch.setattr(grain_boundary, "MAX_STEPS", 1)
+    (value,) = energies(fe, bcc_fe, A_FE, boundaries=["S5 tilt (310)[001]"], shifts=1).values()
+    assert not value.converged and "stopped after 1 steps" in value.reason
+
+
 def test_published_cells_of_iron(fe, bcc_fe, shared_data):
     """Boundaries of Zheng et al. 2020: the order of EAM is that of DFT, and none beats the search for the best start."""
     from ase.io import read

@@ -90,6 +90,23 @@ def test_a_solute_that_leaves_its_site_is_named(fe_p, bcc_fe, monkeypatch):
     assert value.value == pytest.approx(0.0, abs=2e-3)
 
 
+@pytest.mark.parametrize("limit", ["sites", "band"])
+def test_a_step_limit_is_named(ni_h, monkeypatch, limit):
+    """Also in fcc, where the ends of the band are relaxed one by one."""
+    options = Interstitial(elements=["H"], max_steps=2 if limit == "band" else 200)
+    if limit == "sites":
+        monkeypatch.setattr(interstitial, "MAX_STEPS", 1)
+    found = by_name(interstitial.compute(Bench(ni_h), case_by_name("fcc-Ni"), 3.52, options))
+    difference, barrier = found["oct_minus_tet(H)"], found["interstitial_migration_energy(H)"]
+    assert not barrier.converged
+    assert difference.converged == (limit == "band")
+    if limit == "band":
+        assert "the band stopped after 2 steps" in barrier.reason
+    else:
+        assert difference.reason == barrier.reason
+        assert "H on the octahedral site: the relaxation stopped after 1 steps" in barrier.reason
+
+
 def test_what_does_not_apply_is_a_record(fe, bcc_fe):
     values = interstitial.compute(Bench(fe), bcc_fe, 2.8553, Interstitial(elements=["C"]))
     assert [v.property for v in values] == ["oct_minus_tet(C)", "interstitial_migration_energy(C)"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase.build import bulk
 
 from aldriver.benchmark import liquid
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.liquid import diffusion, radial_distribution
+from aldriver.benchmark.order import CrystalOrder
 from aldriver.benchmark.store import Store
 from aldriver.benchmark.suite import run_suite
 from aldriver.core.recipe_benchmark import Benchmark
@@ -71,6 +73,42 @@ def test_a_crystal_that_does_not_melt_is_a_reason(cu, fcc_cu):
     values = liquid.compute(Bench(cu), fcc_cu.model_copy(update={"supercell": (2, 2, 2)}), 3.615, cold)
     assert [v.property for v in values] == list(liquid.units(fcc_cu, cold))
     assert all(v.value is None and "still fcc after 60 steps at 400 K" in v.reason for v in values)
+
+
+def test_what_a_file_holds_is_melted(cu, fcc_cu, tmp_path):
+    """A supercell in a file melts as the crystal it is made of, and its own elements are those of the values."""
+    small = fcc_cu.model_copy(update={"supercell": (2, 2, 2)})
+    path = tmp_path / "cell.extxyz"
+    conventional_cell(fcc_cu, 3.615).repeat(2).write(path)
+    how = {"temperature_K": 1500, "melt_K": 4500, "steps": 800, "equilibration": 500, "timestep_fs": 3}
+    density, *_ = liquid.compute(Bench(cu), small, 3.5, Liquid(structures={"fcc-Cu": path}, **how))
+    assert density.converged and density.value == pytest.approx(7.9, rel=0.06)  # experiment at 1500 K
+    salt = tmp_path / "salt.extxyz"
+    bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(2).write(salt)
+    options = Liquid(structures={"fcc-Cu": salt})
+    assert [n for n in liquid.units(small, options) if "diffusion" in n] == ["self_diffusion(Cl)", "self_diffusion(Na)"]
+    assert liquid.content(small, options) != liquid.content(small, Liquid(structures={"fcc-Cu": path}))
+    settings = Benchmark(properties=["liquid"], cases=[small], liquid=options)
+    assert all("does not know the elements Cl, Na" in r.reason for r in run_suite(cu, settings, cache_dir=None))
+    gone = Liquid(structures={"fcc-Cu": tmp_path / "gone.cif"})
+    records = run_suite(cu, settings.model_copy(update={"liquid": gone}), cache_dir=None)
+    assert len(records) == 4 and all("gone.cif" in r.reason and "cannot be read" in r.reason for r in records)
+
+
+def test_order_of_a_supercell_that_is_read(fcc_cu):
+    """The same as of its conventional cell; a salt has its peaks; a gas of many atoms has none."""
+    cell = conventional_cell(fcc_cu, 3.615)
+    swung = cell.repeat(3)
+    swung.rattle(0.2, seed=1)
+    scaled = swung.get_scaled_positions()
+    assert CrystalOrder(cell.repeat(3), (1, 1, 1))(scaled) == pytest.approx(CrystalOrder(cell, (3, 3, 3))(scaled))
+    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(2)
+    order = CrystalOrder(salt, (1, 1, 1))
+    assert order.crystalline and order(salt.get_scaled_positions()) == pytest.approx(1)
+    gas = cell.repeat(4)
+    gas.set_scaled_positions(np.random.default_rng(0).uniform(size=(256, 3)))
+    assert not CrystalOrder(gas, (1, 1, 1)).crystalline
+    assert order.lost(np.random.default_rng(0).uniform(size=(64, 3)))
 
 
 def test_a_composition_is_put_on_the_sites(fe, bcc_fe, fcc_cu):

@@ -32,11 +32,6 @@ def test_copper(cu):
     assert value.value == pytest.approx(3.12, abs=0.01)
 
 
-def test_a_lattice_of_another_kind_is_a_record(fe, bcc_fe):
-    (value,) = self_interstitial.compute(Bench(fe), bcc_fe.model_copy(update={"lattice": "hcp"}), 2.5)
-    assert (value.property, value.value, value.converged) == ("self_interstitial_energy", None, False)
-
-
 def test_silicon(sw_si):
     """Stillinger and Weber's potential in 216 sites: libAtoms/silicon-testing-framework@fc252cb, test-results."""
     case = case_by_name("diamond-Si", supercell=(3, 3, 3))

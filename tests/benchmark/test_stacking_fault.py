@@ -13,13 +13,15 @@ from aldriver.benchmark.cases import case_by_name, conventional_cell
 from aldriver.benchmark.curves import crest
 from aldriver.benchmark.lattice import relax_lattice
 from aldriver.benchmark.planes import layered
-from aldriver.benchmark.stacking_fault import PATHS, faulted
+from aldriver.benchmark.stacking_fault import SLIP_LINES, faulted
 from aldriver.benchmark.suite import run_suite
 from aldriver.benchmark.traction import PLANES
 from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.recipe_extended import StackingFault
 
-ALL_PLANES = [p for planes in PLANES.values() for p in planes] + [p.plane for paths in PATHS.values() for p in paths]
+ALL_PLANES = [p for planes in PLANES.values() for p in planes] + [
+    p.plane for lines in SLIP_LINES.values() for p in lines
+]
 
 
 @pytest.mark.parametrize("plane", ALL_PLANES, ids=lambda p: f"{p.lattice}{p.name}")
@@ -77,12 +79,12 @@ def test_a_thicker_crystal_and_finer_steps_change_little(cu, fcc_cu):
 def test_iron_is_symmetric_where_the_crystal_is(fe, bcc_fe):
     """Shifts of x and 1 - x on {110} are related by the twofold axis of the plane; on {112} one is the twinning sense."""
     a = relax_lattice(fe, bcc_fe).a
-    (symmetric, twinning), bench = PATHS["bcc"], Bench(fe)
+    (symmetric, twinning), bench = SLIP_LINES["bcc"], Bench(fe)
     one, other = (bench.relax(faulted(bcc_fe, a, symmetric, x, 12), "").energy for x in (0.3, 0.7))
     assert one == pytest.approx(other, abs=1e-6)
     one, other = (bench.relax(faulted(bcc_fe, a, twinning, x, 12), "").energy for x in (0.3, 0.7))
     assert abs(one - other) > 1e-2
-    whole = [bench.energy(faulted(bcc_fe, a, path, x, 12), "") for path in PATHS["bcc"] for x in (1.0, 0.0)]
+    whole = [bench.energy(faulted(bcc_fe, a, path, x, 12), "") for path in SLIP_LINES["bcc"] for x in (1.0, 0.0)]
     assert np.ptp(whole) < 1e-8  # a whole Burgers vector leaves no fault
 
 
