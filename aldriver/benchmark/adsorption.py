@@ -8,8 +8,8 @@ are relative to the molecule above the surface. Errors are what the last steps c
 
 The way is long, flat and ends in a narrow pass, on which a band that climbs finds no rest. So the band is only roughly
 relaxed, by FIRE, and the dimer method (``saddle.py``) goes on from its highest image. Whether what it finds is the pass
-is checked: down on one side there must be the molecule, on the other the atoms. FIRE goes down, as L-BFGS may step over
-into another valley.
+is checked: down on one side there must be the molecule, on the other the atoms. Where that fails the highest image
+climbs first, and the dimer is tried once more. FIRE goes down, as L-BFGS may step over into another valley.
 """
 
 from __future__ import annotations
@@ -164,18 +164,23 @@ def _barrier(
     name = f"dissociation_barrier({facet})"
     if wrong:
         return Value.missing(name, "eV", wrong)
+    path = f"{slot} to atoms"
     with bench.measure() as cost:
-        path = f"{slot} to atoms"
-        band = climb(
-            bench, above.atoms, adsorbed.atoms, path, images=options.images, fmax=BAND_TOLERANCE,
-            max_steps=BAND_STEPS, climb=False, optimizer="fire",
-        )  # fmt: skip
-        if band.energies.argmax() in (0, len(band.energies) - 1):  # the way only falls, or only rises
-            value, error, reason = band.barrier, band.last_change, band.shortfall
-        else:
-            top = saddle(bench, band, f"{path}, saddle", fmax=SADDLE_TOLERANCE, max_steps=SADDLE_STEPS)
+        for climbs in (False, True):
+            band = climb(
+                bench, above.atoms, adsorbed.atoms, f"{path}{', climbing' * climbs}", images=options.images,
+                fmax=BAND_TOLERANCE, max_steps=BAND_STEPS, climb=climbs, optimizer="fire",
+            )  # fmt: skip
+            if band.energies.argmax() in (0, len(band.energies) - 1):  # the way only falls, or only rises
+                value, error, reason = band.barrier, band.last_change, band.shortfall
+                break
+            top = saddle(
+                bench, band, f"{path}, saddle{' again' * climbs}", fmax=SADDLE_TOLERANCE, max_steps=SADDLE_STEPS
+            )
             value, error = top.energy - above.energy, top.last_change
             reason = _lost(bench, path, top)
+            if not reason:
+                break
     return Value(
         property=name,
         value=value,
