@@ -53,7 +53,8 @@ def table(option: str, values: Sequence[str], found: Sequence[list[PropertyRecor
 def _shown(record: PropertyRecord | None) -> str:
     if record is None or record.value is None:
         return f"none: {record.reason}" if record else ""
-    return f"{record.value:.4f}" + ("" if record.converged else " (not converged)")
+    error = f" ± {record.error:.1g}" if record.error else ""
+    return f"{record.value:.4f}{error}" + ("" if record.converged else " (not converged)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
