@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from aldriver.benchmark.dispersion import Dispersion
@@ -68,6 +69,23 @@ class Comparison:
     scores: dict[str, Score]
     merit: dict[str, float | None]
     warnings: list[str]
+
+
+def by_shell(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows line by line: shells 1, 2, ... of a pair (modes of a phonon) in one, where no more is to be said of them."""
+
+    def line(row: Row) -> tuple[str, str]:
+        pair, comma, shell = row.property.rpartition(",")
+        plain = row.reference is None and all(c and c.value is not None and not c.reason for c in row.cells.values())
+        return (row.case, pair if comma and shell.rstrip(")").isdigit() and plain else row.property)
+
+    return [list(group) for _, group in groupby(rows, line)]
+
+
+def shells(rows: Sequence[Row]) -> str:
+    """Name of a line of :func:`by_shell`: ``binding_energy(Cu-Ni,1-5)``."""
+    first, last = rows[0].property, rows[-1].property.rpartition(",")[2]
+    return first if len(rows) == 1 else f"{first.rstrip(')')}-{last}"
 
 
 def compare(candidates: Sequence[Candidate], reference: Mapping[Key, Target] | None = None) -> Comparison:

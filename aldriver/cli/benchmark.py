@@ -12,7 +12,7 @@ from aldriver.cli.common import Device, Json, console, emit, number, progress, s
 from aldriver.core.errors import InputError
 
 if TYPE_CHECKING:
-    from aldriver.benchmark.comparison import Comparison, Row
+    from aldriver.benchmark.comparison import Comparison
     from aldriver.core.recipe_benchmark import Benchmark
     from aldriver.core.records import PropertyRecord
     from aldriver.potentials import Potential
@@ -125,19 +125,27 @@ def _subject(potential: str | None, reference: str | None, spec: Path | None, la
 def _show(records: list[PropertyRecord], found: Comparison) -> None:
     from rich.table import Column, Table
 
+    from aldriver.benchmark.comparison import by_shell
+
     (name,) = found.candidates
     rows = {(row.case, row.property): row for row in found.rows}
     numbers = (Column(head, no_wrap=True) for head in ("value", "reference", "off", "calls", "s"))
     table = Table(Column("property", overflow="fold"), *numbers, title=name)
     remarks: list[str] = []
     case = ""
-    single, pairs = _by_shell(records, rows, name)
-    for r in single:
+    pairs: dict[tuple[str, str], dict[str, list[float | None]]] = {}
+    spent = {(r.case, r.property): r for r in records}
+    for row, *others in by_shell(rows[r.case, r.property] for r in records):
+        r = spent[row.case, row.property]
+        if others:
+            what, _, pair = row.property.rpartition(",")[0].partition("(")
+            values = [spent[one.case, one.property].value for one in (row, *others)]
+            pairs.setdefault((r.case, f"{what}, {r.unit}"), {})[pair] = [v for v in values if v is not None]
+            continue
         if r.case != case:
             case = r.case
             table.add_section()
             table.add_row(f"[bold]{escape(case)}[/]")
-        row = rows[r.case, r.property]
         cell = row.cells[name]
         assert cell is not None
         target = None if row.reference is None else row.reference.value
@@ -150,8 +158,8 @@ def _show(records: list[PropertyRecord], found: Comparison) -> None:
                       str(r.force_calls), f"{r.seconds:.1f}")  # fmt: skip
     console.print(table)
     for (case, what), lines in pairs.items():
-        shells = [Column(f"shell {k + 1}", justify="right") for k in range(max(len(v) for v in lines.values()))]
-        table = Table(Column(escape(what), overflow="fold"), *shells, title=escape(case))
+        heads = [Column(str(k + 1), justify="right") for k in range(max(len(v) for v in lines.values()))]
+        table = Table(Column(escape(what), overflow="fold"), *heads, title=escape(case))
         for pair, values in lines.items():
             table.add_row(pair, *(f"{value:.3f}" for value in values))
         console.print(table)
@@ -163,28 +171,6 @@ def _show(records: list[PropertyRecord], found: Comparison) -> None:
         console.print(f"Score {score.value:.2f} of 1 (fixed scale, {score.judged} values{missing})")
     for warning in found.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
-
-
-def _by_shell(
-    records: list[PropertyRecord], rows: dict[tuple[str, str], Row], name: str
-) -> tuple[list[PropertyRecord], dict[tuple[str, str], dict[str, list[float]]]]:
-    """Records for a line each; and values of pairs in shells 1, 2, ..., where there is nothing more to say of them.
-
-    The latter by case and property with its unit, then by pair.
-    """
-    single: list[PropertyRecord] = []
-    pairs: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for r in records:
-        row, cell = rows[r.case, r.property], rows[r.case, r.property].cells[name]
-        what, _, variant = r.property.rstrip(")").partition("(")
-        pair, _, shell = variant.rpartition(",")
-        before = pairs.get((r.case, f"{what}, {r.unit}"), {}).get(pair, [])
-        said = row.reference is not None or (cell is not None and cell.reason)
-        if r.value is None or said or "-" not in pair or shell != str(len(before) + 1):
-            single.append(r)
-        else:
-            pairs.setdefault((r.case, f"{what}, {r.unit}"), {}).setdefault(pair, []).append(r.value)
-    return single, pairs
 
 
 def suite_settings(

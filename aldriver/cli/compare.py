@@ -140,16 +140,25 @@ def _generations(path: Path) -> list[Candidate]:
 def _show(found: Comparison) -> None:
     from rich.table import Table
 
+    from aldriver.benchmark.comparison import by_shell, shells
+
     table = Table("property", "reference", *map(escape, found.candidates))
     for column in table.columns:
         column.overflow = "fold"  # a digit less would be another number
     table.columns[0].no_wrap = True
     case = ""
-    for row in found.rows:
+    for row, *others in by_shell(found.rows):
         if row.case != case:
             case = row.case
             table.add_section()
             table.add_row(f"[bold]{escape(case)}[/]")
+        if others:
+            line = [row, *others]
+            values = (
+                " ".join(f"{cell.value:.3f}" for r in line if (cell := r.cells[name])) for name in found.candidates
+            )
+            table.add_row(escape(f"{shells(line)}, {row.unit}"), "", *values)
+            continue
         cells = []
         for cell in row.cells.values():
             if cell is None:

@@ -198,6 +198,9 @@ def _figure(figure: Figure) -> str:
     if figure.spec is None:
         return f"<figure><h3>{title}</h3>{tables.nothing(figure.missing)}</figure>"
     save = f'<button type="button" data-save="{key}" aria-label="Save the figure {title} as SVG">save</button>'
-    plot = f'<div class="plot" id="plot-{key}" data-figure="{key}" role="img" aria-label="{escape(figure.alt)}"></div>'
+    asked = figure.spec["layout"].get("height") if figure.spec else None
+    style = f' style="height: {asked}px"' if asked else ""
+    label = escape(figure.alt)
+    plot = f'<div class="plot" id="plot-{key}" data-figure="{key}" role="img" aria-label="{label}"{style}></div>'
     caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
     return f'<figure><div class="head"><h3>{title}</h3>{save}</div>{plot}{caption}</figure>'

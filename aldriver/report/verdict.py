@@ -15,8 +15,10 @@ from aldriver.benchmark.comparison import (
     Cell,
     Comparison,
     Row,
+    by_shell,
     compare,
     published_candidates,
+    shells,
     targets_of,
 )
 from aldriver.benchmark.reference import reference_sets
@@ -24,7 +26,7 @@ from aldriver.benchmark.score import scale_of, score
 from aldriver.core.records import PropertyRecord
 from aldriver.report.data import Campaign
 from aldriver.report.figures import Figure, layout, rounded
-from aldriver.report.words import count, number, percent, property_name, unit_name
+from aldriver.report.words import count, number, percent, property_name, signed, unit_name
 
 SHOWN = 40
 """Most properties in a figure: those on which the potentials differ most."""
@@ -107,17 +109,20 @@ def comparison_table(found: Comparison) -> str:
 
     notes: list[str] = []
 
-    def name(row: Row) -> str:
-        where = escape(f"{row.case}, {unit_name(row.unit)}")
-        return f'{escape(property_name(row.property))} <span class="sub">{where}</span>'
+    def name(line: list[Row]) -> str:
+        where = escape(f"{line[0].case}, {unit_name(line[0].unit)}")
+        return f'{escape(property_name(shells(line)))} <span class="sub">{where}</span>'
 
     rows = [
         [
-            name(row),
-            _target(row),
-            *(_cell(row, cell, notes) for cell in row.cells.values()),
+            name(line),
+            _target(line[0]),
+            *(
+                _cell(line[0], line[0].cells[n], notes) if len(line) == 1 else _values(line, n)
+                for n in found.candidates
+            ),
         ]
-        for row in found.rows
+        for line in by_shell(found.rows)
     ]
     rows.append(["Score (fixed scale)", "1", *(number(found.scores[n].value, 2) for n in found.candidates)])
     rows.append(["Figure of merit", "–", *(number(found.merit[n], 2) for n in found.candidates)])
@@ -130,6 +135,12 @@ def comparison_table(found: Comparison) -> str:
     remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
     warned = "".join(f'<p class="missing">{escape(text)}</p>' for text in found.warnings)
     return made + (f'<ol class="remarks">{remarks}</ol>' if notes else "") + warned
+
+
+def _values(line: list[Row], name: str) -> str:
+    """Values of the shells of a pair, one after the other."""
+    cells = (row.cells[name] for row in line)
+    return " &nbsp; ".join(signed(cell.value, 3) for cell in cells if cell is not None and cell.value is not None)
 
 
 def write_page(found: Comparison, out: Path, candidates: Sequence[Candidate] = ()) -> None:

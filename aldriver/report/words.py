@@ -93,6 +93,8 @@ DECISIONS = {
     "rollback": "rolled back",
 }
 
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 STAGES = ("reference", "explore", "select", "label", "train", "benchmark", "gate")
 
 
@@ -105,7 +107,7 @@ def number(value: Any, digits: int = 3) -> str:
     magnitude = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
     if magnitude < -4 or magnitude > 6:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{mantissa} × 10^{int(exponent)}".replace("-", "−")
+        return mantissa.replace("-", "−") + " × 10" + str(int(exponent)).translate(SUPERSCRIPTS)
     return f"{value:,.{max(digits - 1 - magnitude, 0)}f}".replace("-", "−").replace(",", "\u202f")
 
 

@@ -6,7 +6,15 @@ import json
 
 import pytest
 
-from aldriver.benchmark.comparison import Candidate, compare, published_candidates, read_candidate, targets_of
+from aldriver.benchmark.comparison import (
+    Candidate,
+    by_shell,
+    compare,
+    published_candidates,
+    read_candidate,
+    shells,
+    targets_of,
+)
 from aldriver.benchmark.reference import Target, contradictions, published_targets
 from aldriver.core.errors import InputError
 from aldriver.core.records import PropertyRecord, dumps
@@ -101,3 +109,22 @@ def test_results_of_the_command_are_read_back(tmp_path):
         path.write_text(broken)
         with pytest.raises(InputError, match="not a result of `aldriver benchmark"):
             read_candidate(path)
+
+
+def test_shells_of_a_pair_are_one_line_unless_there_is_more_to_say():
+    names = ["c11", *(f"binding_energy(Cu-Ni,{k})" for k in (1, 2, 3)), "binding_energy(vac-Cu,1)"]
+    left = record("binding_energy(vac-Cu,2)", None, converged=False, reason="left its shell")
+    records = [*(record(n, 0.1) for n in names), left]
+    found = compare([Candidate(name="a", records=records)])
+    lines = by_shell(found.rows)
+    assert [shells(line) for line in lines] == [
+        "c11",
+        "binding_energy(Cu-Ni,1-3)",
+        "binding_energy(vac-Cu,1)",
+        "binding_energy(vac-Cu,2)",
+    ]
+    judged = compare(
+        [Candidate(name="a", records=records)],
+        {("bcc-Fe", "binding_energy(Cu-Ni,2)"): Target(value=0.2, unit="eV", source="DFT")},
+    )
+    assert [len(line) for line in by_shell(judged.rows)] == [1] * 6
