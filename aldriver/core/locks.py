@@ -54,6 +54,13 @@ def held(path: Path, *, wait: bool = True, cancel: threading.Event | None = None
             handle.close()
 
 
+def remove_left(path: Path) -> None:
+    """Remove the lock file of a worker that died when its work was done, just before it would have removed it."""
+    if path.exists():
+        with held(path, wait=False):
+            pass
+
+
 def _taken(handle: IO[str], path: Path) -> bool:
     """Take the lock, unless another worker holds it (False)."""
     try:

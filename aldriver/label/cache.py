@@ -23,7 +23,7 @@ from aldriver.core.canonical import canonical, rearranged
 from aldriver.core.errors import StoreError
 from aldriver.core.frames import PROVENANCE_KEYS, bare, write_frames
 from aldriver.core.leftovers import lives_elsewhere, remove_leftovers
-from aldriver.core.locks import held
+from aldriver.core.locks import held, remove_left
 from aldriver.core.records import dumps, read_json
 from aldriver.core.store import disk_errors, is_published, publish
 from aldriver.label.attempts import ABSENT
@@ -83,10 +83,12 @@ def label_frame(
     final = labels_dir / key
     with disk_errors(labels_dir):
         labels_dir.mkdir(parents=True, exist_ok=True)
+    lock = labels_dir / f".{key}.lock"
     found = _stored(final, frame, spec, again)
     if found is not None:
+        remove_left(lock)
         return _judged(found, frame, limits)
-    with held(labels_dir / f".{key}.lock", cancel=labeler._cancel) as locked:
+    with held(lock, cancel=labeler._cancel) as locked:
         found = _stored(final, frame, spec, again)
         # the locks of some file systems end at the host: a worker of another one may be at this label in spite of ours
         while found is None and locked and _busy_elsewhere(labels_dir, key) and not labeler.cancelled:

@@ -224,6 +224,15 @@ def test_three_processes_with_the_same_frame_compute_it_once(tmp_path, log):
     assert answers == ["False", "True", "True"]
 
 
+def test_the_lock_of_a_worker_that_died_after_publishing_goes_with_the_next_reader(tmp_path, log):
+    labels = tmp_path / "labels"
+    first = label_frame(silicon(), CountingLabeler(log), spec(), labels)
+    lock = labels / f".{first.key}.lock"
+    lock.touch()
+    assert label_frame(silicon(), CountingLabeler(log), spec(), labels).cached
+    assert not lock.exists()
+
+
 def test_kill_9_frees_the_lock_and_the_next_one_computes(tmp_path, log):
     (tmp_path / "go").touch()
     victim = racer(tmp_path, log, "victim", 300)
