@@ -22,7 +22,7 @@ from aldriver.core.recipe_explore import Explore
 from aldriver.core.recipe_export import Export
 from aldriver.core.recipe_label import Label
 from aldriver.core.recipe_train import Replay, Train
-from aldriver.core.section import Element, Positive, Section, unique_names
+from aldriver.core.section import Element, Positive, Section, beside, unique_names
 from aldriver.core.yamlfile import Location, line_of, load_yaml
 
 Block = TypeVar("Block", bound=BaseModel)
@@ -239,7 +239,7 @@ class _LabelFile(Section):
 
 
 def load_suite(name: str | Path) -> Benchmark:
-    """A suite by its name, or the ``benchmark`` block that stands in a file of its own.
+    """A suite by its name, or the ``benchmark`` block in a file of its own; files in it are relative to its folder.
 
     Raises
     ------
@@ -252,7 +252,8 @@ def load_suite(name: str | Path) -> Benchmark:
     data, lines = load_yaml(name)
     wrapped = isinstance(data, dict) and set(data) == {"benchmark"}
     try:
-        return _SuiteFile.model_validate(data).benchmark if wrapped else Benchmark.model_validate(data)
+        suite = _SuiteFile.model_validate(data).benchmark if wrapped else Benchmark.model_validate(data)
+        return beside(suite, Path(name).resolve().parent)
     except ValidationError as error:
         model = _SuiteFile if wrapped else Benchmark
         problems = [_explain(Path(name), lines, data, e, model) for e in error.errors()]

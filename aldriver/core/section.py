@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 from ase.data import atomic_numbers
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -37,3 +38,23 @@ class Section(BaseModel):
     """A block of the recipe: unknown keys are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def beside(section: S, base: Path) -> S:
+    """The block, with all files it names relative to `base` as absolute paths."""
+    old = {name: getattr(section, name) for name in type(section).model_fields}
+    new = {name: _beside(value, base) for name, value in old.items()}
+    return section.model_copy(update={name: value for name, value in new.items() if value != old[name]})
+
+
+def _beside(value: Any, base: Path) -> Any:
+    if isinstance(value, Path):
+        return (base / value).resolve()
+    if isinstance(value, Section):
+        return beside(value, base)
+    if isinstance(value, dict):
+        return {key: _beside(one, base) for key, one in value.items()}
+    return [_beside(one, base) for one in value] if isinstance(value, list) else value

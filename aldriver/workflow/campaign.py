@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aldriver.core.errors import CampaignBusyError, InputError
 from aldriver.core.records import dumps, read_json
+from aldriver.core.section import beside
 from aldriver.core.store import MANIFEST, Ledger, atomic_write, disk_errors, exclusive, is_published, sha256_file
 
 if TYPE_CHECKING:
@@ -272,19 +273,10 @@ def absolute(recipe: Recipe, base: Path) -> Recipe:
     if label.espresso is not None and (base / label.espresso.pseudo_dir).is_dir():
         folder = (base / label.espresso.pseudo_dir).resolve()
         label = label.model_copy(update={"espresso": label.espresso.model_copy(update={"pseudo_dir": folder})})
-    benchmark = recipe.benchmark
-    if benchmark.reference_file is not None:
-        benchmark = benchmark.model_copy(update={"reference_file": (base / benchmark.reference_file).resolve()})
-    frames = {case: (base / path).resolve() for case, path in benchmark.errors.frames.items()}
-    foundation = benchmark.forgetting.foundation
-    benchmark = benchmark.model_copy(
-        update={
-            "errors": benchmark.errors.model_copy(update={"frames": frames}),
-            "forgetting": benchmark.forgetting.model_copy(
-                update={"foundation": None if foundation is None else resolved(foundation)}
-            ),
-        }
-    )
+    benchmark = beside(recipe.benchmark, base)
+    if (foundation := benchmark.forgetting.foundation) is not None:
+        forgetting = benchmark.forgetting.model_copy(update={"foundation": resolved(foundation)})
+        benchmark = benchmark.model_copy(update={"forgetting": forgetting})
     changes = {"potential": resolved(recipe.potential), "label": label, "benchmark": benchmark}
     return recipe.model_copy(update=changes)
 

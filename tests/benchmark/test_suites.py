@@ -115,3 +115,11 @@ def test_workers_begin_elsewhere_and_give_the_same_records(fe, bcc_fe, tmp_path)
     assert order[0][0] == "lattice_constant"
     assert order[1][0] == "c11"
     assert results[0] == results[1]
+
+
+def test_files_of_a_suite_lie_beside_it(tmp_path, monkeypatch):
+    text = "benchmark: {properties: [errors], cases: [bcc-Fe], errors: {frames: {bcc-Fe: dft.extxyz}}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_suite("../mine.yaml").errors.frames == {"bcc-Fe": tmp_path / "dft.extxyz"}

@@ -6,7 +6,9 @@ import pytest
 
 from aldriver.core.errors import CampaignBusyError, InputError
 from aldriver.core.recipe import load_recipe
+from aldriver.core.recipe_binding import GrainBoundary
 from aldriver.core.recipe_extended import Errors, Forgetting
+from aldriver.core.recipe_thermal import Liquid
 from aldriver.workflow.campaign import absolute, create, differences, lock, open_campaign, promoted
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
@@ -34,11 +36,15 @@ def test_files_of_the_benchmark_lie_beside_the_recipe(write_recipe, tmp_path):
         update={
             "errors": Errors(frames={"bcc-Fe": Path("frames.extxyz")}),
             "forgetting": Forgetting(foundation="saved"),
+            "liquid": Liquid(structures={"bcc-Fe": Path("melt.cif")}),
+            "grain_boundary": GrainBoundary(structures=[{"name": "mine", "file": "gb.extxyz", "a": 2.83}]),
         }
     )
     found = absolute(recipe.model_copy(update={"benchmark": benchmark}), tmp_path).benchmark
     assert found.errors.frames == {"bcc-Fe": tmp_path / "frames.extxyz"}
     assert found.forgetting.foundation == str(tmp_path / "saved")
+    assert found.liquid.structures == {"bcc-Fe": tmp_path / "melt.cif"}
+    assert found.grain_boundary.structures[0].file == tmp_path / "gb.extxyz"
 
 
 def test_a_changed_recipe_is_refused_or_recorded(write_recipe, tmp_path):
