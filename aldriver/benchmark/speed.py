@@ -1,9 +1,10 @@
 """How many steps of molecular dynamics a second a potential takes in the supercell of a case.
 
-Protocol: leapfrog steps of 1 fs from random velocities of 300 K, with the potential's own stepper, which keeps what
-stays valid from step to step. The first step, which builds it, does not count. The value is the median of
-the blocks of steps, the error half the distance of their quartiles: other work on the machine shows there. It belongs
-to this machine and its number of threads. LAMMPS runs of an exported potential are ``export/``'s.
+Protocol: leapfrog steps of 1 fs from random velocities of 300 K, with what walkers evaluate their steps with
+(``Potential.md_stepper``, single precision where it is good enough). The first step, which builds it, does not count.
+The value is the median of the blocks of steps, the error half the distance of their quartiles: other work on the
+machine shows there. It belongs to this machine and its number of threads. LAMMPS runs of an exported potential are
+``export/``'s.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from aldriver.benchmark.measure import Value
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_extended import Speed
 
-VERSION = 1
+VERSION = 2
 BLOCKS = 8
 TEMPERATURE_K = 300.0
 STEP = 1.0 * ase_units.fs
@@ -44,7 +45,7 @@ def compute(bench: Bench, case: Case, a: float, options: Speed) -> list[Value]:
     masses = atoms.get_masses()[:, None]
     velocities = np.random.default_rng(0).normal(0.0, np.sqrt(ase_units.kB * TEMPERATURE_K / masses), positions.shape)
     with bench.measure() as cost:
-        stepper = bench.potential.stepper(atoms)
+        stepper = bench.potential.md_stepper(atoms, "float32")
         forces = stepper(positions, cell, stress=False).forces
         rates = []
         for _ in range(BLOCKS):
