@@ -114,7 +114,8 @@ def native(model: str, precision: str, atoms: Atoms, steps: int) -> Callable[[],
 
     potential = load(model)
     assert isinstance(potential, LammpsPotential)
-    folder = Path(tempfile.mkdtemp())
+    kept = tempfile.TemporaryDirectory()
+    folder = Path(kept.name)
     write(folder / "cell.data", atoms, format="lammps-data", specorder=potential.symbols, masses=True, velocities=True)
     lmp = new_lammps()
     lmp.commands_string(
@@ -133,7 +134,7 @@ def native(model: str, precision: str, atoms: Atoms, steps: int) -> Callable[[],
         began = time.process_time()
         lmp.command(f"run {steps}")
         seconds = time.process_time() - began
-        text = (folder / "log.lammps").read_text()
+        text = (Path(kept.name) / "log.lammps").read_text()  # the folder lives as long as this function
         loop = float(re.findall(r"^Loop time of (\S+)", text, re.MULTILINE)[-1])
         pair = float(re.findall(r"^Pair\s*\|\s*(\S+)", text, re.MULTILINE)[-1])
         return seconds, seconds * pair / loop

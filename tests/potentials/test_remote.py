@@ -99,6 +99,19 @@ def test_errors_come_back_as_what_they_are(remote_eam, here, fe_cell):
     assert remote_eam.evaluate([fe_cell]) and worker_of(remote_eam) == pid  # an error ends nothing
 
 
+def test_the_precision_of_md_is_decided_in_the_worker(here, fe_cell):
+    with_precision = RemotePotential("chgnet:0.2.0", family="sevennet")
+    try:
+        at = fe_cell.positions, np.asarray(fe_cell.cell)
+        single, double = (with_precision.md_stepper(fe_cell, name)(*at) for name in ("float32", "float64"))
+        exact = load("chgnet:0.2.0", dtype="float64").evaluate([fe_cell])[0]
+        assert abs(double.energy - exact.energy) < 1e-9 < abs(single.energy - exact.energy) < 1e-3
+        with pytest.raises(AldriverError, match="float16"):
+            with_precision.md_stepper(fe_cell, "float16")
+    finally:
+        with_precision.close()
+
+
 def test_a_killed_worker_is_named_and_replaced(remote_eam, fe_cell):
     stepper = remote_eam.stepper(fe_cell)
     before = stepper(fe_cell.positions, np.asarray(fe_cell.cell))
