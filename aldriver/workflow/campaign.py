@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from aldriver.core.errors import CampaignBusyError, InputError
 from aldriver.core.records import dumps, read_json
-from aldriver.core.section import beside
 from aldriver.core.store import MANIFEST, Ledger, atomic_write, disk_errors, exclusive, is_published, sha256_file
 
 if TYPE_CHECKING:
@@ -258,6 +257,7 @@ def holder_alive(campaign: Campaign) -> bool:
 
 def absolute(recipe: Recipe, base: Path) -> Recipe:
     """The recipe with potentials, pseudopotential folders and reference files beside it as absolute paths."""
+    from aldriver.core.section import beside
 
     def resolved(ref: str) -> str:
         family, colon, rest = ref.partition(":")
