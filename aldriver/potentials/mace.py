@@ -31,6 +31,7 @@ from aldriver.potentials.mace_forward import (
     site_outputs,
 )
 from aldriver.potentials.mace_graph import MACEGraph, join, mace_graph
+from aldriver.potentials.mace_pieces import in_pieces
 from aldriver.potentials.mace_stepper import MACEStepper
 from aldriver.potentials.neighbours import Pairs
 from aldriver.potentials.network import NetworkPotential, frozen, to_numpy
@@ -192,7 +193,7 @@ class MACEPotential(NetworkPotential):
     ) -> list[Prediction]:
         """Predict graphs as one batch."""
         batch = join(graphs, len(self.numbers))
-        with frozen(self.module):
+        with frozen(self.module), in_pieces(self.module, len(batch.vectors)):
             sites, forces, stresses, layers = energy_forces_stress(self.module, batch, create_graph=False)
             rows = invariants(self.module, layers, batch.head) if features else None
         counts = [len(g) for g in graphs]
