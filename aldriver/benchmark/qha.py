@@ -8,8 +8,8 @@ is the jackknife one, a volume left out at a time; what the supercell changes is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ase.units import J, mol
@@ -25,7 +25,8 @@ from aldriver.core.errors import AldriverError
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_thermal import Qha
 
-VERSION = 1
+VERSION = 2
+FEWEST = 6  # volumes for a curve of five after one of them was left out
 STEP_K = 10.0  # of the derivatives with respect to temperature
 
 
@@ -41,6 +42,8 @@ class QuasiHarmonic:
         Of each volume, of a mesh: (q, modes) in THz, and (q,).
     n_atoms
         Of the primitive cell, which the modes belong to.
+    left_out
+        Empty, or which volumes are left out, and why.
     """
 
     volumes: NDArray[np.float64]
@@ -48,16 +51,22 @@ class QuasiHarmonic:
     frequencies: list[NDArray[np.float64]]
     weights: list[NDArray[np.float64]]
     n_atoms: int
+    left_out: str = ""
+
+    def only(self, kept: Sequence[int], left_out: str = "") -> QuasiHarmonic:
+        """The same with some of the volumes."""
+        return replace(
+            self,
+            volumes=self.volumes[kept],
+            energies=self.energies[kept],
+            frequencies=[self.frequencies[k] for k in kept],
+            weights=[self.weights[k] for k in kept],
+            left_out=left_out or self.left_out,
+        )
 
     def without(self, k: int) -> QuasiHarmonic:
         """The same without one of the volumes."""
-        return QuasiHarmonic(
-            volumes=np.delete(self.volumes, k),
-            energies=np.delete(self.energies, k),
-            frequencies=[f for n, f in enumerate(self.frequencies) if n != k],
-            weights=[w for n, w in enumerate(self.weights) if n != k],
-            n_atoms=self.n_atoms,
-        )
+        return self.only([n for n in range(len(self.volumes)) if n != k])
 
     def at(self, temperature: float) -> tuple[float, float]:
         """Volume (Å³/atom) and Gibbs free energy (eV/atom) at zero pressure.
@@ -74,6 +83,7 @@ class QuasiHarmonic:
             raise AldriverError(
                 f"at {temperature:g} K the free energy has no minimum within the volumes computed, "
                 f"{self.volumes.min():.2f} to {self.volumes.max():.2f} Å³/atom"
+                + (f" ({self.left_out})" if self.left_out else "")
             ) from error
 
     def expansion(self, temperature: float) -> float:
@@ -119,15 +129,14 @@ def compute(bench: Bench, case: Case, a: float, options: Qha) -> list[Value]:
 
 
 def _measured(bench: Bench, case: Case, a: float, options: Qha) -> tuple[QuasiHarmonic, str]:
-    """The crystal at its volumes, and why there is no free energy."""
+    """The crystal at its volumes, from rest to where modes become imaginary, and why there is no free energy."""
     ratios = np.linspace(options.smallest, options.largest, options.volumes)
     lattice_constants = [float(a * ratio ** (1 / 3)) for ratio in ratios]
     crystals = harmonic(bench, case, [(x, options) for x in lattice_constants])
     cells = [conventional_cell(case, x) for x in lattice_constants]
     energies = [p.energy / len(c) for p, c in zip(bench.potential.evaluate(cells, stress=False), cells, strict=True)]
     meshes = [crystal.mesh(options.mesh) for crystal in crystals]
-    imaginary = [f"{ratio:.2f}" for ratio, (f, _) in zip(ratios, meshes, strict=True) if f.min() < IMAGINARY]
-    trouble = f"imaginary modes at {', '.join(imaginary)} of the volume at rest: no free energy" if imaginary else ""
+    stable = np.array([f.min() >= IMAGINARY for f, _ in meshes])
     found = QuasiHarmonic(
         volumes=np.array([c.get_volume() / len(c) for c in cells]),
         energies=np.array(energies),
@@ -135,7 +144,19 @@ def _measured(bench: Bench, case: Case, a: float, options: Qha) -> tuple[QuasiHa
         weights=[w for _, w in meshes],
         n_atoms=len(crystals[0].phonopy.primitive),
     )
-    return found, trouble
+    if stable.all():
+        return found, ""
+    left_out = f"imaginary modes at {', '.join(f'{r:.2f}' for r in ratios[~stable])} of the volume at rest"
+    kept = around(int(np.abs(ratios - 1).argmin()), stable)
+    return found.only(kept, left_out), "" if len(kept) >= FEWEST else f"{left_out}: no free energy"
+
+
+def around(k: int, stable: NDArray[np.bool_]) -> list[int]:
+    """The stretch of stable volumes that holds volume `k`; none where that one is unstable itself."""
+    unstable = np.flatnonzero(~stable)
+    first = max((n + 1 for n in unstable if n <= k), default=0)
+    last = min((n for n in unstable if n >= k), default=len(stable))
+    return list(range(first, last))
 
 
 def _value(name: str, unit: str, crystal: QuasiHarmonic, what: Callable[[QuasiHarmonic], float], cost: Cost) -> Value:

@@ -11,7 +11,7 @@ from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.harmonic import heat_capacity
 from aldriver.benchmark.lattice import relax_lattice
 from aldriver.benchmark.protocols import PROTOCOLS
-from aldriver.benchmark.qha import QuasiHarmonic
+from aldriver.benchmark.qha import QuasiHarmonic, around
 from aldriver.benchmark.suite import run_suite
 from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.recipe_thermal import Qha
@@ -90,6 +90,25 @@ def test_no_free_energy_of_a_crystal_with_imaginary_modes(cu, fcc_cu):
     values = qha.compute(Bench(cu), bcc, 2.87, FAST)
     assert [v.property for v in values] == list(qha.units(bcc, FAST))
     assert all(v.value is None and not v.converged and "imaginary modes" in v.reason for v in values)
+
+
+def test_volumes_far_above_with_imaginary_modes_are_left_out(cu, fcc_cu):
+    """Stretched to 1.4 times its volume copper is unstable; at 300 K it is nowhere near."""
+    far = FAST.model_copy(update={"largest": 1.4, "volumes": 16, "free_energies_K": [0.0, 300.0, 6000.0]})
+    near = {v.property: v for v in qha.compute(Bench(cu), fcc_cu, 3.615, FAST)}
+    values = {v.property: v for v in qha.compute(Bench(cu), fcc_cu, 3.615, far)}
+    for name in ("qha_lattice_constant", "qha_free_energy(300)"):
+        assert values[name].value == pytest.approx(near[name].value, abs=2 * values[name].error + 1e-4)
+    hot = values["qha_free_energy(6000)"]
+    assert hot.value is None and "no minimum within the volumes" in hot.reason and "imaginary modes at" in hot.reason
+
+
+def test_the_stretch_around_rest():
+    stable = np.array([True, False, True, True, True, False, True])
+    assert around(3, stable) == [2, 3, 4]
+    assert around(0, stable) == [0] and around(6, stable) == [6]
+    assert around(1, stable) == []
+    assert around(2, np.ones(4, dtype=bool)) == [0, 1, 2, 3]
 
 
 def test_a_minimum_outside_the_volumes_is_a_reason(cu, fcc_cu):
