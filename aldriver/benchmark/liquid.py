@@ -1,9 +1,10 @@
-"""Liquids at zero pressure: density, first peak of the radial distribution function, and self-diffusion.
+"""Liquids at zero pressure: density, radial distribution functions and their first peaks, and self-diffusion.
 
 A crystal is melted well above the temperature, brought to it, and sampled. Diffusion comes from the mean square
 displacement (A. Einstein, Ann. Phys. 322, 549 (1905)) in the periodic cell. In an infinite one it would be larger by
 2.837 kT/(6πηL) with the viscosity η and the edge L of a cubic cell (I.-C. Yeh, G. Hummer, J. Phys. Chem. B 108, 15873
-(2004)); η is not measured here, so nothing is added. Errors are those of blocks of the run. The MD is ``md.py``'s.
+(2004)); η is not measured here, so nothing is added. Errors are those of blocks of the run. ``md.py`` moves the
+atoms, ``rdf.py`` counts their distances.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from aldriver.benchmark.cases import conventional_cell, periodic_cell, times
 from aldriver.benchmark.md import Run, Trajectory, block_mean, simulate
 from aldriver.benchmark.measure import Value
 from aldriver.benchmark.order import CrystalOrder
+from aldriver.benchmark.rdf import ALL, BIN, first_peak, pairs_of, radial_distributions
 from aldriver.core.errors import InputError
 from aldriver.core.recipe_benchmark import Case
 from aldriver.core.recipe_thermal import Liquid, Repeats
 
-VERSION = 1
-BIN = 0.05  # Å
+VERSION = 2
 BLOCKS = 4
 SAMPLE_EVERY = 20  # steps
 BOILED = 2.0  # volume over that of the crystal
+SAMPLES = 50  # of a block, for the radial distribution
+PEAK = {"rdf_first_peak": "Å", "rdf_first_peak_height": ""}
 FROZEN = 0.5  # order of a crystal at its melting point
 
 
@@ -41,9 +44,8 @@ def units(case: Case, options: Liquid | None = None) -> dict[str, str]:
     with suppress(InputError):  # a file that cannot be read is what the record says
         if case.name in options.structures:
             elements = sorted(set(periodic_cell(options.structures[case.name]).get_chemical_symbols()))
-    return {"liquid_density": "g/cm^3", "rdf_first_peak": "Å", "rdf_first_peak_height": ""} | {
-        f"self_diffusion({element})": "1e-9 m^2/s" for element in elements
-    }
+    peaks = {f"{name}({pair})": unit for pair in pairs_of(elements) for name, unit in PEAK.items()}
+    return {"liquid_density": "g/cm^3"} | PEAK | peaks | {f"self_diffusion({e})": "1e-9 m^2/s" for e in elements}
 
 
 def content(case: Case, options: Liquid) -> str:
@@ -54,6 +56,8 @@ def content(case: Case, options: Liquid) -> str:
 
 def compute(bench: Bench, case: Case, a: float, options: Liquid) -> list[Value]:
     """``liquid_density``, ``rdf_first_peak`` and its height over all pairs, and ``self_diffusion`` of each element.
+
+    With several elements also ``rdf_first_peak(Cl-Na)`` and its height, of each pair of elements.
 
     Raises
     ------
@@ -82,22 +86,23 @@ def compute(bench: Bench, case: Case, a: float, options: Liquid) -> list[Value]:
     reason = f"it has {what} at {options.temperature_K:g} K" if what else ""
     volume, volume_error = block_mean(found.volume)
     density = float(atoms.get_masses().sum()) * _amu * 1e3 / (volume * 1e-24)
-    parts = [_peak(found, part) for part in np.array_split(np.arange(len(found.volume)), BLOCKS)]
-    (position, height), spread = _peak(found, np.arange(len(found.volume))), np.std(parts, axis=0, ddof=1)
-    measured = {
-        "liquid_density": (density, density * volume_error / volume),
-        "rdf_first_peak": (position, float(spread[0]) / BLOCKS**0.5),
-        "rdf_first_peak_height": (height, float(spread[1]) / BLOCKS**0.5),
-    }
+    measured = {"liquid_density": (density, density * volume_error / volume)}
+    r, blocks = _distributions(found, atoms.get_chemical_symbols())
+    curve = {"r": r} | {pair: np.mean([block[pair] for block in blocks], axis=0) for pair in blocks[0]}
+    for pair in blocks[0]:
+        spread = np.std([first_peak(r, block[pair]) for block in blocks], axis=0, ddof=1) / BLOCKS**0.5
+        for name, value, error in zip(PEAK, first_peak(r, curve[pair]), spread, strict=True):
+            measured[name if pair == ALL else f"{name}({pair})"] = (value, float(error))
     for element in sorted(set(atoms.get_chemical_symbols())):
         which = np.flatnonzero(np.array(atoms.get_chemical_symbols()) == element)
         interval = SAMPLE_EVERY * options.timestep_fs * 1e-3
         length = (volume / abs(np.linalg.det(np.asarray(atoms.cell)))) ** (1 / 3)
         moved = found.positions @ (np.asarray(atoms.cell) * length)
         measured[f"self_diffusion({element})"] = diffusion(moved, which, interval)
+    drawn = {name: [round(float(x), 4) for x in column] for name, column in curve.items()}
     return [
         Value(property=name, value=measured[name][0], unit=unit, error=measured[name][1], converged=not reason,
-              reason=reason, cost=cost)
+              reason=reason, cost=cost, curve=drawn if name == "rdf_first_peak" else {})
         for name, unit in units(case, options).items() if name in measured
     ]  # fmt: skip
 
@@ -119,38 +124,20 @@ def diffusion(positions: NDArray[np.float64], which: NDArray[np.int64], interval
     return float(np.mean(slopes)), float(np.std(slopes, ddof=1)) / BLOCKS**0.5
 
 
-def radial_distribution(
-    positions: NDArray[np.float64], cells: NDArray[np.float64], edges: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """g(r) of all pairs between `edges` (Å) up to half the cell, of positions (n, N, 3) in units of the cells' vectors.
-
-    `cells` is (n, 3, 3), Å.
-    """
-    counts = np.zeros(len(edges) - 1)
-    shells = 4 / 3 * np.pi * np.diff(edges**3)
-    first, second = np.triu_indices(positions.shape[1], 1)
-    for scaled, cell in zip(positions, cells, strict=True):
-        apart = scaled[second] - scaled[first]
-        apart -= np.rint(apart)
-        found = np.histogram(np.linalg.norm(apart @ cell, axis=1), bins=edges)[0]
-        counts += found * abs(np.linalg.det(cell)) / len(first)
-    density: NDArray[np.float64] = counts / len(positions) / shells
-    return density
-
-
-def _peak(found: Trajectory, which: NDArray[np.int64]) -> tuple[float, float]:
-    """Position (Å) and height of the highest peak, from a parabola through the points around it."""
-    which = which[:: max(len(which) // 100, 1)]
+def _distributions(
+    found: Trajectory, symbols: list[str]
+) -> tuple[NDArray[np.float64], list[dict[str, NDArray[np.float64]]]]:
+    """Distances (Å) up to half the cell, and g(r) by pair of elements in each block of a run."""
     last = np.asarray(found.atoms.cell)
-    scale = (found.volume[which] / abs(np.linalg.det(last))) ** (1 / 3)
-    cells = scale[:, None, None] * last
+    scale = (found.volume / abs(np.linalg.det(last))) ** (1 / 3)
     heights = 1 / np.linalg.norm(np.linalg.inv(last), axis=0)
     edges = np.arange(0.0, 0.5 * float(scale.min() * heights.min()), BIN)
-    g = radial_distribution(found.positions[which], cells, edges)
-    r = 0.5 * (edges[1:] + edges[:-1])
-    top = slice(max(int(g.argmax()) - 3, 0), int(g.argmax()) + 4)
-    a, b, c = np.polyfit(r[top], g[top], 2)
-    return float(-b / (2 * a)), float(c - b**2 / (4 * a))
+    blocks = []
+    for block in np.array_split(np.arange(len(found.volume)), BLOCKS):
+        some = block[:: max(len(block) // SAMPLES, 1)]
+        cells = scale[some, None, None] * last
+        blocks.append(radial_distributions(found.positions[some], cells, edges, symbols))
+    return 0.5 * (edges[1:] + edges[:-1]), blocks
 
 
 def _run(case: Case, options: Liquid, repeats: Repeats, atoms: Atoms, what: str) -> Run:

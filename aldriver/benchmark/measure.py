@@ -39,6 +39,8 @@ class Value:
         False when a relaxation stopped at its step limit or a fit is not to be trusted.
     reason
         Empty, or why the value is missing or not to be trusted.
+    curve
+        As in :class:`~aldriver.core.records.PropertyRecord`.
     """
 
     property: str
@@ -48,6 +50,7 @@ class Value:
     converged: bool = True
     reason: str = ""
     cost: Cost = field(default_factory=Cost)
+    curve: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
     def missing(cls, name: str, unit: str, reason: str, cost: Cost | None = None) -> Value:

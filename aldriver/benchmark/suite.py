@@ -192,6 +192,7 @@ def _record(value: Value, case: Case, protocol: Protocol) -> PropertyRecord:
         seconds=value.cost.seconds,
         protocol=protocol.label(case),
         reason=value.reason,
+        curve=value.curve,
     )
 
 

@@ -31,6 +31,8 @@ class PropertyRecord:
         Name and version of the protocol, e.g. ``elastic/1``.
     reason
         Empty, or why the value is missing or not to be trusted.
+    curve
+        Columns of the curve that the value was read from, by their names, the abscissa first; empty without one.
     """
 
     property: str
@@ -44,6 +46,7 @@ class PropertyRecord:
     seconds: float = 0.0
     protocol: str = ""
     reason: str = ""
+    curve: dict[str, list[float]] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.value is not None and not math.isfinite(self.value):

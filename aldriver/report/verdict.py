@@ -144,12 +144,13 @@ def _values(line: list[Row], name: str) -> str:
 
 
 def write_page(found: Comparison, out: Path, candidates: Sequence[Candidate] = ()) -> None:
-    """The comparison, and the phonons of the candidates, as one HTML page that loads nothing from a network."""
+    """The comparison, phonons and liquids of the candidates, as one HTML page that loads nothing from a network."""
     from aldriver.core.store import atomic_write, disk_errors
     from aldriver.report.html import document, grid
     from aldriver.report.phonons import phonon_figures
+    from aldriver.report.rdf import rdf_figures
 
-    phonons = phonon_figures(candidates)
+    phonons, liquids = phonon_figures(candidates), rdf_figures(candidates)
     plots = [score_figure(found), deviation_figure(found)]
     sources = sorted({row.reference.source for row in found.rows if row.reference is not None})
     listed = "".join(f"<li>{escape(source)}</li>" for source in sources) or "<li>none</li>"
@@ -165,9 +166,13 @@ def write_page(found: Comparison, out: Path, candidates: Sequence[Candidate] = (
                 [("phonons", "Phonons", "Of each crystal, the potentials over each other.", grid(phonons))]
                 * bool(phonons)
             ),
+            *(
+                [("liquids", "Liquids", "Of each pair of elements, the potentials over each other.", grid(liquids))]
+                * bool(liquids)
+            ),
             ("sources", "Sources", "Where the reference comes from.", f"<ul>{listed}</ul>"),
         ],
-        figures=[*plots, *phonons],
+        figures=[*plots, *phonons, *liquids],
     )
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)

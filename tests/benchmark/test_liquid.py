@@ -9,8 +9,9 @@ from ase.build import bulk
 from aldriver.benchmark import liquid
 from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
-from aldriver.benchmark.liquid import diffusion, radial_distribution
+from aldriver.benchmark.liquid import diffusion
 from aldriver.benchmark.order import CrystalOrder
+from aldriver.benchmark.rdf import first_peak, pairs_of, radial_distributions
 from aldriver.benchmark.store import Store
 from aldriver.benchmark.suite import run_suite
 from aldriver.core.recipe_benchmark import Benchmark
@@ -21,16 +22,40 @@ def test_an_ideal_gas_has_no_structure():
     rng = np.random.default_rng(0)
     positions = rng.uniform(-1, 2, (50, 100, 3))  # unwrapped
     cells = np.array([np.diag([10.0, 11.0, 12.0])] * 50)
-    g = radial_distribution(positions, cells, np.arange(1.0, 5.0, 0.5))
-    assert g == pytest.approx(1, abs=0.08)
+    found = radial_distributions(positions, cells, np.arange(1.0, 5.0, 0.5), ["Na"] * 40 + ["Cl"] * 60)
+    assert list(found) == ["all", "Cl-Cl", "Cl-Na", "Na-Na"]
+    assert found["all"] == pytest.approx(1, abs=0.08)
+    for pair in pairs_of(["Na", "Cl"]):
+        assert found[pair] == pytest.approx(1, abs=0.2)
 
 
 def test_a_crystal_has_its_neighbours(fcc_cu):
     cell = conventional_cell(fcc_cu, 3.6).repeat(4)
     edges = np.array([2.0, 2.5, 2.6, 3.5])
-    (g,) = [radial_distribution(cell.get_scaled_positions()[None], np.asarray(cell.cell)[None], edges)]
+    at = (cell.get_scaled_positions()[None], np.asarray(cell.cell)[None], edges)
+    (g,) = radial_distributions(*at, cell.get_chemical_symbols()).values()  # of one element: all pairs
     neighbours = g * (len(cell) - 1) / cell.get_volume() * 4 / 3 * np.pi * np.diff(edges**3)
     assert neighbours == pytest.approx([0, 12, 0])
+
+
+def test_a_salt_has_unlike_neighbours():
+    """Rock salt: 6 unlike ones at a/2, then 12 like ones at a/√2."""
+    salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(3)
+    edges = np.array([2.0, 2.7, 2.9, 3.8, 4.1])
+    at = (salt.get_scaled_positions()[None], np.asarray(salt.cell)[None], edges)
+    found = radial_distributions(*at, salt.get_chemical_symbols())
+    n = len(salt) // 2
+    shell = 4 / 3 * np.pi * np.diff(edges**3) / salt.get_volume()
+    assert found["Cl-Na"] * shell * n == pytest.approx([0, 6, 0, 0])
+    for like in ("Cl-Cl", "Na-Na"):
+        assert found[like] * shell * (n - 1) == pytest.approx([0, 0, 0, 12])
+    assert found["all"] * shell * (2 * n - 1) == pytest.approx([0, 6, 0, 12])
+
+
+def test_the_peak_of_a_parabola_is_exact():
+    r = np.arange(1.0, 5.0, 0.05)
+    assert first_peak(r, 3 - (r - 2.613) ** 2) == pytest.approx((2.613, 3.0))
+    assert first_peak(r, np.zeros_like(r)) == (1.0, 0.0)  # no pairs: no peak
 
 
 def test_diffusion_of_a_random_walk():
@@ -59,6 +84,11 @@ def test_molten_copper(cu, fcc_cu, tmp_path):
     assert found["liquid_density"].value == pytest.approx(7.9, rel=0.06)
     assert found["rdf_first_peak"].value == pytest.approx(2.5, abs=0.08)
     assert found["rdf_first_peak_height"].value == pytest.approx(2.7, abs=0.4)
+    curve = found["rdf_first_peak"].curve
+    assert list(curve) == ["r", "all"] and max(curve["all"]) == pytest.approx(
+        found["rdf_first_peak_height"].value, abs=0.1
+    )
+    assert max(curve["r"]) < 3.8 and not found["liquid_density"].curve
     assert 1 < found["self_diffusion(Cu)"].value < 9
     bench = Bench(cu, store=Store(tmp_path))
     a = 3.615
@@ -87,6 +117,7 @@ def test_what_a_file_holds_is_melted(cu, fcc_cu, tmp_path):
     bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(2).write(salt)
     options = Liquid(structures={"fcc-Cu": salt})
     assert [n for n in liquid.units(small, options) if "diffusion" in n] == ["self_diffusion(Cl)", "self_diffusion(Na)"]
+    assert "rdf_first_peak(Cl-Na)" in liquid.units(small, options)
     assert liquid.content(small, options) != liquid.content(small, Liquid(structures={"fcc-Cu": path}))
     settings = Benchmark(properties=["liquid"], cases=[small], liquid=options)
     assert all("does not know the elements Cl, Na" in r.reason for r in run_suite(cu, settings, cache_dir=None))
@@ -121,5 +152,5 @@ def test_a_composition_is_put_on_the_sites(fe, bcc_fe, fcc_cu):
     ]  # fmt: skip
     settings = Benchmark(properties=["liquid"], cases=[bcc_fe], liquid=options)
     records = run_suite(fe, settings, cache_dir=None)
-    assert len(records) == 6
+    assert len(records) == 18
     assert all("does not know the element" in r.reason for r in records)
