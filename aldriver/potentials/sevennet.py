@@ -24,7 +24,12 @@ from aldriver.potentials.base import Prediction
 from aldriver.potentials.families import SEVENNET_VERSIONS
 from aldriver.potentials.neighbours import Pairs
 from aldriver.potentials.network import NetworkPotential, frozen, to_numpy
+from aldriver.potentials.pieces import PAIRS
 from aldriver.potentials.sevennet_network import SevenNetwork, SiteOutputs, arch_of, build_network, site_outputs
+
+MANY = 28_000
+"""Pairs beyond which messages are made in pieces on a CPU: 520 atoms of Cu. Up to there one pass is a third faster, and
+takes 1.1 times the memory of sevenn's own calculator at most."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,8 @@ def energies_and_derivatives(
     V·σ = Σ r ⊗ g over the edges of a configuration, which is symmetric for an invariant energy.
     """
     vectors = batch.vectors.detach().requires_grad_(True)
-    sites = site_outputs(module, batch.types, batch.edges, vectors)
+    pieces = PAIRS if len(vectors) > MANY and vectors.device.type == "cpu" and not create_graph else None
+    sites = site_outputs(module, batch.types, batch.edges, vectors, largest=pieces)
     (gradient,) = torch.autograd.grad(
         sites.energies.sum(), [vectors], create_graph=create_graph, materialize_grads=True
     )

@@ -18,11 +18,13 @@ import sevenn._keys as KEY
 import torch
 from ase.data import chemical_symbols
 from sevenn.model_build import build_E3_equivariant_model
+from sevenn.nn.convolution import IrrepsConvolution
 from sevenn.nn.sequential import AtomGraphSequential
 from torch import Tensor
 from torch.nn import functional
 
 from aldriver.core.errors import InputError
+from aldriver.potentials.pieces import summed_messages
 
 ONE_HOT, RESCALE = "onehot_idx_to_onehot", "rescale_atomic_energy"
 TO_HIDDEN, TO_ENERGY = "reduce_input_to_hidden", "reduce_hidden_to_energy"
@@ -190,7 +192,9 @@ class SiteOutputs:
     hidden: Tensor
 
 
-def site_outputs(network: SevenNetwork, types: Tensor, edges: Tensor, vectors: Tensor) -> SiteOutputs:
+def site_outputs(
+    network: SevenNetwork, types: Tensor, edges: Tensor, vectors: Tensor, *, largest: int | None = None
+) -> SiteOutputs:
     """Forward pass: sevenn's layers in their order, but for those that sum and differentiate.
 
     Parameters
@@ -201,6 +205,8 @@ def site_outputs(network: SevenNetwork, types: Tensor, edges: Tensor, vectors: T
         (2, E) centre and neighbour.
     vectors
         (E, 3) Å, from centre to neighbour.
+    largest
+        Pairs in a piece (``pieces.py``), for first derivatives only; all pairs at once without it.
     """
     one_hot = functional.one_hot(types, len(network.arch["species"])).to(vectors.dtype)
     data: dict[str, Tensor] = {
@@ -218,7 +224,19 @@ def site_outputs(network: SevenNetwork, types: Tensor, edges: Tensor, vectors: T
             inputs = data[KEY.NODE_FEATURE]
         elif name == TO_ENERGY:
             hidden = data[KEY.NODE_FEATURE]
-        data = layer(data)
+        if largest is not None and isinstance(layer, IrrepsConvolution):
+            data = _convolved(layer, data, largest)
+        else:
+            data = layer(data)
         if name == RESCALE:
             break
     return SiteOutputs(energies=data[KEY.ATOMIC_ENERGY].view(-1), inputs=inputs, hidden=hidden)
+
+
+def _convolved(layer: Any, data: dict[str, Tensor], largest: int) -> dict[str, Tensor]:
+    """What a convolution of sevenn does, in pieces."""
+    weights = layer.weight_nn(data[layer.key_weight_input])
+    edges = data[layer.key_edge_idx].flip(0)
+    messages = summed_messages(layer.convolution, data[layer.key_x], data[layer.key_filter], weights, edges, largest)
+    data[layer.key_x] = messages.div(layer.denominator)
+    return data

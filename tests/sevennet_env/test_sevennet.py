@@ -11,6 +11,7 @@ from ase import Atoms
 
 from aldriver import load
 from aldriver.core.errors import InputError
+from aldriver.potentials import sevennet as module
 from aldriver.potentials.bundle import load_bundle, save_bundle
 from aldriver.potentials.sevennet import SevenNetPotential
 from aldriver.testing.contracts import check_potential
@@ -38,6 +39,21 @@ def test_says_what_sevenn_says(sevennet, theirs, fe_frames, alloy):
     frames = [*fe_frames, alloy]
     for atoms, prediction in zip(frames, sevennet.evaluate(frames), strict=True):
         assert_like(prediction, atoms, theirs, atol=2e-6)
+
+
+def test_pieces_give_what_a_single_pass_gives(sevennet_double, alloy, monkeypatch):
+    seen = []
+    convolution = sevennet_double.module.get_submodule("1_convolution.convolution")
+    hook = convolution.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    (whole,) = sevennet_double.evaluate([alloy], features=True)
+    monkeypatch.setattr(module, "MANY", 100)
+    monkeypatch.setattr(module, "PAIRS", 60)
+    (pieces,) = sevennet_double.evaluate([alloy], features=True)
+    hook.remove()
+    assert seen[0] > 100 and max(seen[1:]) == 60 and sum(seen[1:]) == 2 * seen[0]  # there, and on the way back
+    assert pieces.energy == pytest.approx(whole.energy, abs=1e-10)
+    for name in ("forces", "stress", "features"):
+        np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), atol=1e-11)
 
 
 def test_isolated_atoms_and_molecules(sevennet, theirs):
