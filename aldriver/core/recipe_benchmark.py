@@ -131,6 +131,15 @@ class Benchmark(Section):
             raise ValueError("give reference or reference_file, not both")
         return self
 
+    @model_validator(mode="after")
+    def _files_of_cases(self) -> Benchmark:
+        names = [case.name for case in self.cases]
+        for key, files in (("liquid.structures", self.liquid.structures), ("errors.frames", self.errors.frames)):
+            for name in files:
+                if name not in names:
+                    raise ValueError(f"{key}: '{name}' is no case of the suite; its cases: {', '.join(names)}")
+        return self
+
     @field_validator("cases")
     @classmethod
     def _unique(cls, cases: list[Case]) -> list[Case]:

@@ -53,8 +53,8 @@ class Liquid(Section):
     supercell: Repeats | None = Field(
         default=None, description="of the conventional cell, default that of the case; of a file, default 1×1×1"
     )
-    steps: int = Field(default=20_000, ge=100, description="sampled")
-    equilibration: int = Field(default=5_000, ge=10, description="steps at the temperature before, and at most to melt")
+    steps: int = Field(default=20_000, ge=800, description="sampled; fewer give no diffusion")
+    equilibration: int = Field(default=5_000, ge=20, description="steps at the temperature before, and at most to melt")
     timestep_fs: Positive = Field(default=2.0, description="of the MD")
     seed: int = Field(default=0, description="of velocities, heat bath and sites")
 

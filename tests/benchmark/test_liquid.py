@@ -14,6 +14,8 @@ from aldriver.benchmark.order import CrystalOrder
 from aldriver.benchmark.rdf import first_peak, pairs_of, radial_distributions
 from aldriver.benchmark.store import Store
 from aldriver.benchmark.suite import run_suite
+from aldriver.core.errors import InputError
+from aldriver.core.recipe import load_suite
 from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.recipe_thermal import Liquid
 
@@ -99,7 +101,7 @@ def test_molten_copper(cu, fcc_cu, tmp_path):
 
 
 def test_a_crystal_that_does_not_melt_is_a_reason(cu, fcc_cu):
-    cold = Liquid(temperature_K=300, melt_K=400, steps=100, equilibration=60)
+    cold = Liquid(temperature_K=300, melt_K=400, steps=800, equilibration=60)
     values = liquid.compute(Bench(cu), fcc_cu.model_copy(update={"supercell": (2, 2, 2)}), 3.615, cold)
     assert [v.property for v in values] == list(liquid.units(fcc_cu, cold))
     assert all(v.value is None and "still fcc after 60 steps at 400 K" in v.reason for v in values)
@@ -154,3 +156,25 @@ def test_a_composition_is_put_on_the_sites(fe, bcc_fe, fcc_cu):
     records = run_suite(fe, settings, cache_dir=None)
     assert len(records) == 18
     assert all("does not know the element" in r.reason for r in records)
+
+
+def test_a_run_too_short_for_diffusion_is_refused():
+    with pytest.raises(ValueError, match="greater than or equal to 800"):
+        Liquid(steps=700)
+    with pytest.raises(ValueError, match="greater than or equal to 20"):
+        Liquid(equilibration=10)
+
+
+def test_the_shortest_run_gives_all_values(cu, fcc_cu, recwarn):
+    small = fcc_cu.model_copy(update={"supercell": (2, 2, 2)})
+    options = Liquid(temperature_K=1500, melt_K=4500, steps=800, equilibration=400, timestep_fs=3)
+    assert all(v.value is not None and v.error > 0 for v in liquid.compute(Bench(cu), small, 3.615, options))
+    assert not [w for w in recwarn if "Polyfit" in str(w.message)]
+
+
+@pytest.mark.parametrize("block", ["liquid: {structures: {LiCL: a.cif}}", "errors: {frames: {LiCL: a.xyz}}"])
+def test_a_file_for_a_case_that_is_not_there_is_refused(block, tmp_path):
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(f"properties: [liquid]\ncases: [bcc-Li, fcc-Cu]\n{block}\n")
+    with pytest.raises(InputError, match="'LiCL' is no case of the suite; its cases: bcc-Li, fcc-Cu"):
+        load_suite(suite)
