@@ -22,6 +22,12 @@ class Phonon(Section):
     mesh: int = Field(default=20, ge=1, description="q-points along each axis, for the density of states")
 
 
+FEWEST_STEPS = 400
+"""Of MD whose mean is taken: 20 samples."""
+FEWEST_HEATED = 40
+"""Steps of MD that is watched: 2 samples."""
+
+
 class Qha(Phonon):
     """The quasi-harmonic approximation: phonons at several volumes."""
 
@@ -79,6 +85,9 @@ class Melting(Section):
     def _upwards(self) -> Melting:
         if self.end_K <= self.start_K:
             raise ValueError("end_K: must be above start_K")
+        steps = (self.end_K - self.start_K) / self.rate_K_per_ps * 1000 / self.timestep_fs
+        if steps < FEWEST_HEATED:
+            raise ValueError(f"rate_K_per_ps: the heating takes {steps:.0f} steps, and needs {FEWEST_HEATED}")
         return self
 
 
@@ -94,7 +103,7 @@ class ThermalMd(Section):
     supercell: Repeats | None = Field(
         default=None, description="of the conventional cell; default 432 atoms of bcc, 450 to 512 of others"
     )
-    steps: int = Field(default=100_000, ge=100, description="of each run")
+    steps: int = Field(default=100_000, ge=FEWEST_STEPS, description="of each run")
     equilibration: float = Field(default=0.2, ge=0, lt=0.9, description="part of each run that is left out")
     timestep_fs: Positive = Field(default=1.0, description="of the MD")
     seed: int = Field(default=0, description="of velocities and heat bath")
@@ -104,4 +113,7 @@ class ThermalMd(Section):
         t = self.temperatures_K
         if sorted(set(t)) != t or not t[0] <= self.temperature_K <= t[-1]:
             raise ValueError("temperatures_K: must ascend, and temperature_K must lie between the first and the last")
+        kept = (1 - self.equilibration) * self.steps
+        if round(kept) < FEWEST_STEPS:
+            raise ValueError(f"steps: {kept:.0f} are left after the equilibration, and {FEWEST_STEPS} are needed")
         return self

@@ -29,3 +29,8 @@ def test_a_crystal_that_holds_is_a_reason(cu, fcc_cu):
 def test_heating_goes_up():
     with pytest.raises(ValueError, match="end_K"):
         Melting(start_K=500, end_K=400)
+
+
+def test_heating_too_fast_to_be_watched_is_refused():
+    with pytest.raises(ValueError, match="the heating takes 5 steps, and needs 40"):
+        Melting(start_K=300, end_K=301, rate_K_per_ps=100)

@@ -37,7 +37,7 @@ def test_copper(cu, fcc_cu):
 
 
 def test_a_crystal_that_melts_has_no_values_to_trust(cu, fcc_cu):
-    options = ThermalMd(supercell=(2, 2, 2), temperatures_K=[300, 600, 4500], steps=300, timestep_fs=4)
+    options = ThermalMd(supercell=(2, 2, 2), temperatures_K=[300, 600, 4500], steps=500, timestep_fs=4)
     values = thermal_md.compute(Bench(cu), fcc_cu, 3.615, options)
     assert not any(v.converged for v in values)
     assert all("lost at 4500 K" in v.reason for v in values)
@@ -47,3 +47,8 @@ def test_a_crystal_that_melts_has_no_values_to_trust(cu, fcc_cu):
 def test_temperatures_ascend_around_the_one_asked_for(temperatures):
     with pytest.raises(ValueError, match="temperatures_K"):
         ThermalMd(temperatures_K=temperatures)
+
+
+def test_runs_too_short_for_a_mean_are_refused():
+    with pytest.raises(ValueError, match="200 are left after the equilibration, and 400 are needed"):
+        ThermalMd(steps=1000, equilibration=0.8)
