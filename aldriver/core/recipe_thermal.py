@@ -19,7 +19,7 @@ class Phonon(Section):
         description="repeats of the conventional cell; default 4×4×4, diamond 2×2×2, hcp 6×6×2",
     )
     displacement_A: Positive = Field(default=0.03, description="of the one atom that is moved")
-    mesh: int = Field(default=20, ge=1, description="q-points along each axis, for the density of states")
+    mesh: int = Field(default=20, ge=2, description="q-points along each axis, for the density of states")
 
 
 FEWEST_STEPS = 400
@@ -33,7 +33,7 @@ class Qha(Phonon):
 
     volumes: int = Field(default=11, ge=6, description="how many, evenly spaced")
     smallest: Positive = Field(default=0.95, lt=1, description="volume over that at rest")
-    largest: Positive = Field(default=1.09, gt=1, description="volume over that at rest")
+    largest: float = Field(default=1.09, gt=1, description="volume over that at rest")
     temperature_K: Positive = Field(default=300.0, description="of thermal expansion and heat capacity")
     free_energies_K: list[float] = Field(default=[0.0, 300.0, 1000.0], description="temperatures of the free energies")
 

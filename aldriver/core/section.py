@@ -37,7 +37,7 @@ def unique_names(names: Iterable[str], what: str) -> None:
 class Section(BaseModel):
     """A block of the recipe: unknown keys are refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)

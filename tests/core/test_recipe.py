@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from annotated_types import Ge, Gt, Le, Lt
 
 from aldriver.core.errors import InputError
-from aldriver.core.recipe import Recipe, json_schema, load_recipe
+from aldriver.core.recipe import Recipe, json_schema, load_recipe, load_suite
+from aldriver.core.section import Section
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -148,3 +150,23 @@ def test_schema_describes_every_section():
     schema = json_schema()
     assert set(Recipe.model_fields) == set(schema["properties"])
     assert schema["additionalProperties"] is False
+
+
+def _blocks(model):
+    return {model}.union(*(_blocks(sub) for sub in model.__subclasses__()))
+
+
+@pytest.mark.parametrize("block", sorted(_blocks(Section), key=lambda b: b.__name__))
+def test_no_bound_of_a_field_overrides_another(block):
+    """Of two bounds of a kind pydantic checks but one, and not the narrower one."""
+    for name, field in block.model_fields.items():
+        kinds = [type(bound) for bound in field.metadata if isinstance(bound, Gt | Ge | Lt | Le)]
+        assert len(kinds) == len(set(kinds)), name
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan", "0.9"])
+def test_numbers_that_are_none_and_bounds_of_volumes_are_refused(value, tmp_path):
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(f"properties: [qha]\ncases: [fcc-Cu]\nqha: {{largest: {value}}}\n")
+    with pytest.raises(InputError, match=r"qha\.largest"):
+        load_suite(suite)
