@@ -90,6 +90,8 @@ def compute(bench: Bench, case: Case, a: float, options: Liquid) -> list[Value]:
     r, blocks = _distributions(found, atoms.get_chemical_symbols())
     curve = {"r": r} | {pair: np.mean([block[pair] for block in blocks], axis=0) for pair in blocks[0]}
     for pair in blocks[0]:
+        if not curve[pair].any():
+            continue
         spread = np.std([first_peak(r, block[pair]) for block in blocks], axis=0, ddof=1) / BLOCKS**0.5
         for name, value, error in zip(PEAK, first_peak(r, curve[pair]), spread, strict=True):
             measured[name if pair == ALL else f"{name}({pair})"] = (value, float(error))
@@ -103,7 +105,8 @@ def compute(bench: Bench, case: Case, a: float, options: Liquid) -> list[Value]:
     return [
         Value(property=name, value=measured[name][0], unit=unit, error=measured[name][1], converged=not reason,
               reason=reason, cost=cost, curve=drawn if name == "rdf_first_peak" else {})
-        for name, unit in units(case, options).items() if name in measured
+        if name in measured else Value.missing(name, unit, "the cell does not hold such atoms", cost)
+        for name, unit in units(case, options).items()
     ]  # fmt: skip
 
 

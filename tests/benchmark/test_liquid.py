@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 
 from aldriver.benchmark import liquid
@@ -18,6 +19,19 @@ from aldriver.core.errors import InputError
 from aldriver.core.recipe import load_suite
 from aldriver.core.recipe_benchmark import Benchmark
 from aldriver.core.recipe_thermal import Liquid
+from aldriver.potentials.base import Potential
+
+
+class SameForces(Potential):
+    """All elements as copper."""
+
+    def __init__(self, copper):
+        self.inner, self.name, self.family, self.fingerprint = copper, "same", "same", "same"
+        self.elements = frozenset(["Ni", "Ag", "Pt", "Cu"])
+
+    def evaluate(self, frames, **options):
+        copper = [Atoms(f"Cu{len(a)}", a.positions, cell=a.cell, pbc=a.pbc) for a in frames]
+        return self.inner.evaluate(copper, **options)
 
 
 def test_an_ideal_gas_has_no_structure():
@@ -156,6 +170,20 @@ def test_a_composition_is_put_on_the_sites(fe, bcc_fe, fcc_cu):
     records = run_suite(fe, settings, cache_dir=None)
     assert len(records) == 18
     assert all("does not know the element" in r.reason for r in records)
+
+
+def test_a_single_atom_of_an_element_has_no_pair(cu, fcc_cu, monkeypatch):
+    """31 and 1 atoms of two elements that move alike, and none of a third."""
+    small = fcc_cu.model_copy(update={"supercell": (2, 2, 2)})
+    how = {"temperature_K": 1500, "melt_K": 4500, "steps": 800, "equilibration": 400, "timestep_fs": 3}
+    options = Liquid(composition={"Ni": 1, "Ag": 31, "Pt": 0.01}, **how)
+    alike = SameForces(cu)
+    found = {v.property: v for v in liquid.compute(Bench(alike), small, 3.615, options)}
+    assert list(found) == list(liquid.units(small, options))
+    for name in ("rdf_first_peak(Ni-Ni)", "self_diffusion(Pt)", "rdf_first_peak_height(Ag-Pt)"):
+        assert found[name].value is None and found[name].reason == "the cell does not hold such atoms"
+    assert found["rdf_first_peak(Ag-Ni)"].value == pytest.approx(2.5, abs=0.3)
+    assert found["self_diffusion(Ni)"].value > 0
 
 
 def test_a_run_too_short_for_diffusion_is_refused():
