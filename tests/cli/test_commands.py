@@ -94,7 +94,7 @@ def test_benchmark_writes_the_documented_json(tmp_path):
     result = json.loads(out.read_text())
     assert set(result) == {"potential", "fingerprint", "records", "score", "warnings"}
     keys = {"property", "case", "value", "unit", "error", "converged", "force_calls", "atom_calls", "seconds",
-            "protocol", "reason"}  # fmt: skip
+            "protocol", "reason", "curve"}  # fmt: skip
     assert all(set(r) == keys for r in result["records"])
     values = {r["property"]: r["value"] for r in result["records"]}
     assert values["lattice_constant"] == pytest.approx(
