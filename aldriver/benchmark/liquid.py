@@ -87,7 +87,8 @@ def compute(bench: Bench, case: Case, a: float, options: Liquid) -> list[Value]:
     volume, volume_error = block_mean(found.volume)
     density = float(atoms.get_masses().sum()) * _amu * 1e3 / (volume * 1e-24)
     measured = {"liquid_density": (density, density * volume_error / volume)}
-    r, blocks = _distributions(found, atoms.get_chemical_symbols())
+    blocks = _distributions(found, atoms.get_chemical_symbols())
+    r = np.asarray(BIN * (np.arange(len(blocks[0][ALL])) + 0.5), dtype=np.float64)
     curve = {"r": r} | {pair: np.mean([block[pair] for block in blocks], axis=0) for pair in blocks[0]}
     for pair in blocks[0]:
         if not curve[pair].any():
@@ -127,20 +128,18 @@ def diffusion(positions: NDArray[np.float64], which: NDArray[np.int64], interval
     return float(np.mean(slopes)), float(np.std(slopes, ddof=1)) / BLOCKS**0.5
 
 
-def _distributions(
-    found: Trajectory, symbols: list[str]
-) -> tuple[NDArray[np.float64], list[dict[str, NDArray[np.float64]]]]:
-    """Distances (Å) up to half the cell, and g(r) by pair of elements in each block of a run."""
+def _distributions(found: Trajectory, symbols: list[str]) -> list[dict[str, NDArray[np.float64]]]:
+    """g(r) up to half the cell by pair of elements, in each block of a run."""
     last = np.asarray(found.atoms.cell)
     scale = (found.volume / abs(np.linalg.det(last))) ** (1 / 3)
     heights = 1 / np.linalg.norm(np.linalg.inv(last), axis=0)
-    edges = np.arange(0.0, 0.5 * float(scale.min() * heights.min()), BIN)
+    bins = int(0.5 * float(scale.min() * heights.min()) / BIN - 1e-6)
     blocks = []
     for block in np.array_split(np.arange(len(found.volume)), BLOCKS):
         some = block[:: max(len(block) // SAMPLES, 1)]
-        cells = scale[some, None, None] * last
-        blocks.append(radial_distributions(found.positions[some], cells, edges, symbols))
-    return 0.5 * (edges[1:] + edges[:-1]), blocks
+        frames = [Atoms(symbols, cell=scale[k] * last, scaled_positions=found.positions[k], pbc=True) for k in some]
+        blocks.append(radial_distributions(frames, bins))
+    return blocks
 
 
 def _run(case: Case, options: Liquid, repeats: Repeats, atoms: Atoms, what: str) -> Run:

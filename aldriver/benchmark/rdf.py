@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import combinations_with_replacement
 
 import numpy as np
+from ase import Atoms
+from ase.geometry.rdf import get_rdf
 from numpy.typing import NDArray
 
 ALL = "all"
@@ -20,41 +22,33 @@ def pairs_of(elements: Sequence[str]) -> list[str]:
     return [f"{a}-{b}" for a, b in combinations_with_replacement(distinct, 2)] if len(distinct) > 1 else []
 
 
-def radial_distributions(
-    positions: NDArray[np.float64], cells: NDArray[np.float64], edges: NDArray[np.float64], symbols: Sequence[str]
-) -> dict[str, NDArray[np.float64]]:
-    """g(r) between `edges` (Å) up to half the cell: ``all``, and of each pair of elements where there are several.
+def radial_distributions(frames: Sequence[Atoms], bins: int) -> dict[str, NDArray[np.float64]]:
+    """g(r) of `bins` of :data:`BIN`: ``all``, and of each pair of elements where there are several.
 
-    1 where atoms lie at random; a pair of elements without a pair of atoms is left at 0.
+    ASE's, but for N atoms of a kind, of which each has N − 1 others: 1 where atoms lie at random. A pair of elements
+    without a pair of atoms is left at 0.
 
-    Parameters
-    ----------
-    positions
-        (n, N, 3), in units of the cells' vectors.
-    cells
-        (n, 3, 3), Å.
-    symbols
-        Of the N atoms.
+    Raises
+    ------
+    ase.geometry.rdf.CellTooSmall
+        When the bins reach beyond half the cell of a frame.
     """
-    first, second = np.triu_indices(len(symbols), 1)
-    pairs = pairs_of(symbols)
-    names = np.array(symbols)
-    kind = np.zeros(len(first), dtype=int)
-    for k, pair in enumerate(pairs):
+    symbols = frames[0].get_chemical_symbols()
+    found = {ALL: _mean(frames, bins, None, len(symbols))}
+    for pair in pairs_of(symbols):
         a, b = pair.split("-")
-        kind[((names[first] == a) & (names[second] == b)) | ((names[first] == b) & (names[second] == a))] = k
-    kinds = max(len(pairs), 1)
-    found = np.zeros((kinds, len(edges) - 1))
-    for scaled, cell in zip(positions, cells, strict=True):
-        apart = scaled[second] - scaled[first]
-        apart -= np.rint(apart)
-        bins = np.searchsorted(edges, np.linalg.norm(apart @ cell, axis=1), side="right") - 1
-        inside = (bins >= 0) & (bins < len(edges) - 1)
-        counts = np.bincount(kind[inside] * (len(edges) - 1) + bins[inside], minlength=found.size)
-        found += counts.reshape(found.shape) * abs(np.linalg.det(cell))
-    found /= len(positions) * 4 / 3 * np.pi * np.diff(edges**3)
-    each = {pair: found[k] / max(int((kind == k).sum()), 1) for k, pair in enumerate(pairs)}
-    return {ALL: found.sum(axis=0) / len(first)} | each
+        found[pair] = _mean(frames, bins, (a, b), symbols.count(a) if a == b else None)
+    return found
+
+
+def _mean(
+    frames: Sequence[Atoms], bins: int, elements: tuple[str, str] | None, alike: int | None
+) -> NDArray[np.float64]:
+    """g(r) of pairs of so many atoms of a kind, or of unlike ones."""
+    if alike == 1:
+        return np.zeros(bins)
+    g = get_rdf(frames, bins * BIN, bins, elements=elements, no_dists=True)
+    return np.asarray(g) * (alike / (alike - 1) if alike else 1.0)
 
 
 def first_peak(r: NDArray[np.float64], g: NDArray[np.float64]) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from aldriver.benchmark.bench import Bench
 from aldriver.benchmark.cases import conventional_cell
 from aldriver.benchmark.liquid import diffusion
 from aldriver.benchmark.order import CrystalOrder
-from aldriver.benchmark.rdf import first_peak, pairs_of, radial_distributions
+from aldriver.benchmark.rdf import BIN, first_peak, pairs_of, radial_distributions
 from aldriver.benchmark.store import Store
 from aldriver.benchmark.suite import run_suite
 from aldriver.core.errors import InputError
@@ -34,38 +34,42 @@ class SameForces(Potential):
         return self.inner.evaluate(copper, **options)
 
 
+def counted(atoms, found, others):
+    """Neighbours of an atom in each bin, of so many others, from g(r)."""
+    edges = BIN * np.arange(len(found) + 1)
+    return found * others / atoms.get_volume() * 4 / 3 * np.pi * np.diff(edges**3)
+
+
 def test_an_ideal_gas_has_no_structure():
     rng = np.random.default_rng(0)
-    positions = rng.uniform(-1, 2, (50, 100, 3))  # unwrapped
-    cells = np.array([np.diag([10.0, 11.0, 12.0])] * 50)
-    found = radial_distributions(positions, cells, np.arange(1.0, 5.0, 0.5), ["Na"] * 40 + ["Cl"] * 60)
+    cell, symbols = [10.0, 11.0, 12.0], ["Na"] * 40 + ["Cl"] * 60
+    frames = [Atoms(symbols, scaled_positions=rng.uniform(-1, 2, (100, 3)), cell=cell, pbc=True) for _ in range(50)]
+    found = radial_distributions(frames, 99)  # unwrapped
     assert list(found) == ["all", "Cl-Cl", "Cl-Na", "Na-Na"]
-    assert found["all"] == pytest.approx(1, abs=0.08)
+    far = np.arange(99) * BIN > 2
+    assert found["all"][far].mean() == pytest.approx(1, abs=0.01)
     for pair in pairs_of(["Na", "Cl"]):
-        assert found[pair] == pytest.approx(1, abs=0.2)
+        assert found[pair][far].mean() == pytest.approx(1, abs=0.03)
 
 
 def test_a_crystal_has_its_neighbours(fcc_cu):
     cell = conventional_cell(fcc_cu, 3.6).repeat(4)
-    edges = np.array([2.0, 2.5, 2.6, 3.5])
-    at = (cell.get_scaled_positions()[None], np.asarray(cell.cell)[None], edges)
-    (g,) = radial_distributions(*at, cell.get_chemical_symbols()).values()  # of one element: all pairs
-    neighbours = g * (len(cell) - 1) / cell.get_volume() * 4 / 3 * np.pi * np.diff(edges**3)
-    assert neighbours == pytest.approx([0, 12, 0])
+    (g,) = radial_distributions([cell], 70).values()  # of one element: all pairs
+    neighbours = counted(cell, g, len(cell) - 1)
+    assert neighbours.sum() == pytest.approx(12, rel=1e-3) and neighbours[50] == pytest.approx(12, rel=1e-3)
 
 
 def test_a_salt_has_unlike_neighbours():
     """Rock salt: 6 unlike ones at a/2, then 12 like ones at a/√2."""
     salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(3)
-    edges = np.array([2.0, 2.7, 2.9, 3.8, 4.1])
-    at = (salt.get_scaled_positions()[None], np.asarray(salt.cell)[None], edges)
-    found = radial_distributions(*at, salt.get_chemical_symbols())
-    n = len(salt) // 2
-    shell = 4 / 3 * np.pi * np.diff(edges**3) / salt.get_volume()
-    assert found["Cl-Na"] * shell * n == pytest.approx([0, 6, 0, 0])
-    for like in ("Cl-Cl", "Na-Na"):
-        assert found[like] * shell * (n - 1) == pytest.approx([0, 0, 0, 12])
-    assert found["all"] * shell * (2 * n - 1) == pytest.approx([0, 6, 0, 12])
+    salt.positions += 0.001 * np.random.default_rng(0).normal(size=salt.positions.shape)  # off the edges of bins
+    found, n = radial_distributions([salt], 85), len(salt) // 2
+    for pair, others, first, second in (("Cl-Na", n, 6, 0), ("Cl-Cl", n - 1, 0, 12), ("Na-Na", n - 1, 0, 12),
+                                        ("all", 2 * n - 1, 6, 12)):  # fmt: skip
+        neighbours = counted(salt, found[pair], others)
+        assert neighbours[54:58].sum() == pytest.approx(first, rel=1e-3)
+        assert neighbours[77:81].sum() == pytest.approx(second, rel=1e-3)
+        assert neighbours.sum() == pytest.approx(first + second, rel=1e-3)
 
 
 def test_the_peak_of_a_parabola_is_exact():
